@@ -1,0 +1,42 @@
+# Everything works from a bare checkout with Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/digits
+
+.PHONY: help test demo bench soak format clean
+help:
+	@echo "make demo    train the paper's nets on real images and report their errors"
+	@echo "make test    the gate: format, lint, types, tests"
+	@echo "make bench   benchmarks/forward.py: the model against plain layers"
+	@echo "make soak    the long tests: 20 kills of a reproduction"
+	@echo "make format  let ruff format the code"
+	@echo "make clean   remove the environment, caches and demo runs"
+
+# Made anew when the requirements change; otherwise nothing to do.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vggnet needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/vggnet reproduce digits --out $(OUT)
+
+test: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/forward.py
+
+soak: .venv/installed
+	VGGNET_KILLS=20 $(BIN)/pytest -m soak
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache dist

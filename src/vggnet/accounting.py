@@ -1,0 +1,196 @@
+"""What a net costs, from its configuration alone: shapes, parameters, multiply-adds, receptive fields.
+
+Nothing here imports PyTorch or builds a module, so the tests can hold the two against each other.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vggnet.configs import Config
+from vggnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAccount:
+    """One row of the walk through a net, for one image."""
+
+    name: str
+    kind: str
+    output: tuple[int, int, int]
+    """Channels, height, width."""
+    activations: int
+    """Values in the output."""
+    parameters: int
+    """Weights and biases (for batch normalisation: scales and shifts)."""
+    weights: int
+    """Without biases, as the lecture slides count."""
+    multiply_adds: int
+    """Of convolutions and fully connected layers; bias, ReLU, LRN and pooling count as none."""
+    receptive_field: int
+    """Side in pixels of the square of the image that one output value depends on."""
+    stride: int
+    """Pixels of the image between neighbouring output values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A net's costs on one image of `size` pixels."""
+
+    config: Config
+    size: tuple[int, int]
+    layers: tuple[LayerAccount, ...]
+    """Convolutions, normalisations, poolings and fully connected layers. Table 1 leaves out the
+    ReLUs, and so does this list."""
+
+    @property
+    def parameters(self) -> int:
+        """Table 2's number, in units instead of millions."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activations(self) -> int:
+        """Values in the outputs of all listed layers, the image not among them."""
+        return sum(layer.activations for layer in self.layers)
+
+    def receptive_field(self, name: str) -> int:
+        """Receptive field in pixels of the named layer."""
+        return next(layer.receptive_field for layer in self.layers if layer.name == name)
+
+    def training_memory(self, batch: int) -> dict[str, int]:
+        """Bytes that a float32 training step on `batch` images of this size needs.
+
+        `parameters`, `gradients`, `momentum`: 4 bytes a parameter each. `kept`: what the backward
+        pass needs of the forward pass: the image after mean subtraction, every layer's output
+        after its ReLU (written over the layer's own output, so counted once), the second copy
+        that batch normalisation or LRN makes (three for LRN), pooling's outputs with their
+        8-byte indices, and dropout's output and mask. Work space of the convolutions comes on top
+        and depends on the library.
+        """
+        if batch < 1:
+            raise InputError(f"batch {batch} is not 1 or more")
+        values, eight_byte = self.config.in_channels * self.size[0] * self.size[1], 0
+        for layer in self.layers[:-1]:  # fc8's scores go into the loss
+            values += layer.activations
+            if layer.kind == "lrn":
+                values += 3 * layer.activations
+            elif layer.kind == "pool":
+                eight_byte += layer.activations
+            elif layer.kind == "fc" and self.config.dropout:
+                values += 2 * layer.activations
+        parts = dict.fromkeys(("parameters", "gradients", "momentum"), 4 * self.parameters)
+        parts["kept"] = batch * (4 * values + 8 * eight_byte)
+        parts["total"] = sum(parts.values())
+        return parts
+
+    def to_json(self) -> dict[str, Any]:
+        """The totals, as `vggnet info --json` prints them."""
+        return {
+            "weight_layers": self.config.weight_layers,
+            "parameters": self.parameters,
+            "weights": self.weights,
+            "multiply_adds": self.multiply_adds,
+            "activations": self.activations,
+            "receptive_field": {name: self.receptive_field(name) for name in ("pool5", "fc6")},
+        }
+
+    def layers_json(self) -> list[dict[str, Any]]:
+        """The walk, layer by layer, as `vggnet info D --json` prints it."""
+        return [asdict(layer) for layer in self.layers]
+
+
+def account(config: Config, size: tuple[int, int] | None = None) -> Account:
+    """Walks through a net on an image of `size` (height, width) pixels; the crop if not given.
+
+    Raises:
+        InputError: when the size is smaller than the crop.
+    """
+    height, width = size or (config.crop, config.crop)
+    if min(height, width) < config.crop:
+        raise InputError(f"size {height}×{width} is smaller than the net's crop {config.crop}")
+    image = (height, width)
+    rows: list[LayerAccount] = []
+    field = stride = 1
+    for layer in config.layers():
+        k, inputs, outputs = layer.kernel, layer.in_channels, layer.out_channels
+        weights = biases = multiply_adds = 0
+        if layer.kind == "conv":
+            field += (k - 1) * stride
+            weights, biases = k * k * inputs * outputs, outputs
+            multiply_adds = weights * height * width
+        elif layer.kind == "bn":
+            biases = 2 * outputs
+        elif layer.kind == "pool":
+            field += (k - 1) * stride
+            stride *= 2
+            height, width = height // 2, width // 2
+        elif layer.kind == "fc":
+            field += (k - 1) * stride
+            height, width = height - k + 1, width - k + 1
+            weights, biases = k * k * inputs * outputs, outputs
+            multiply_adds = weights * height * width
+        elif layer.kind in ("relu", "dropout"):
+            continue
+        rows.append(
+            LayerAccount(
+                name=layer.name,
+                kind=layer.kind,
+                output=(outputs, height, width),
+                activations=outputs * height * width,
+                parameters=weights + biases,
+                weights=weights,
+                multiply_adds=multiply_adds,
+                receptive_field=field,
+                stride=stride,
+            )
+        )
+    return Account(config, image, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRow:
+    """A stack of small convolutions against the one large kernel that sees as far (§2.3)."""
+
+    stack: str
+    single: str
+    stack_weights: int
+    single_weights: int
+
+    @property
+    def excess_percent(self) -> float:
+        """By how much the single kernel has more weights than the stack."""
+        return 100 * (self.single_weights / self.stack_weights - 1)
+
+
+def kernel_arithmetic(channels: int = 1) -> list[KernelRow]:
+    """§2.3 with `channels` in and out of every layer: two 3×3 see 5×5, three see 7×7.
+
+    Three 3×3 layers have 27·C² weights, one 7×7 layer 49·C²: 81 % more.
+    """
+    return [_row(depth, channels, channels) for depth in (2, 3)]
+
+
+def first_layer_arithmetic(in_channels: int = 3, channels: int = 64) -> list[KernelRow]:
+    """The lecture slides' count for a first layer, 3 channels in and 64 out.
+
+    The slides count each stacked layer at 3×3×3×64, as if each saw the image: 3,456 against 4,800,
+    and 5,184 against 9,408. (In a real stack, the second layer has 64 channels in.)
+    """
+    return [_row(depth, in_channels, channels) for depth in (2, 3)]
+
+
+def _row(depth: int, inputs: int, outputs: int) -> KernelRow:
+    side = 2 * depth + 1  # each 3×3 adds 2 to the receptive field
+    return KernelRow(
+        stack=f"{depth} × 3×3",
+        single=f"{side}×{side}",
+        stack_weights=depth * 9 * inputs * outputs,
+        single_weights=side * side * inputs * outputs,
+    )

@@ -1,0 +1,45 @@
+"""§3.1's augmentation: one random crop an image, a flip, a shift of its colour."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggnet.images import Pixels, crop_at
+
+
+@dataclass(frozen=True, slots=True)
+class ColourPCA:
+    """Principal components of the RGB values of a training set (Krizhevsky et al. 2012)."""
+
+    components: NDArray[np.float64]
+    """3×3, one column a component, of unit length, each times the standard deviation along it.
+
+    In pixel units, 0–255. Krizhevsky's text multiplies with the eigenvalues of the covariance,
+    whose unit is the square of the pixels' and whose effect therefore depends on their range; the
+    standard deviations, the square roots, do not.
+    """
+
+    @classmethod
+    def of_covariance(cls, covariance: NDArray[np.float64]) -> "ColourPCA":
+        """From the 3×3 covariance of RGB values in 0–255."""
+        values, vectors = np.linalg.eigh(covariance)
+        # eigh leaves each vector's sign open: fix it, so that one seed gives one shift anywhere.
+        signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
+        return cls(vectors * signs * np.sqrt(np.clip(values, 0, None)))
+
+    def shift(self, rng: np.random.Generator, sigma: float) -> NDArray[np.float32]:
+        """What to add to R, G and B of one image: a normal draw of `sigma` a component."""
+        return (self.components @ rng.normal(0.0, sigma, 3)).astype(np.float32)
+
+
+def random_crop(image: Pixels, side: int, rng: np.random.Generator) -> Pixels:
+    """A square crop at a place drawn uniformly among all that fit."""
+    top = int(rng.integers(image.shape[0] - side + 1))
+    left = int(rng.integers(image.shape[1] - side + 1))
+    return crop_at(image, top, left, side)
+
+
+def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """The image or its mirror image, left to right, with equal chance."""
+    return image[:, ::-1] if rng.integers(2) else image

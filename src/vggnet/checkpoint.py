@@ -1,0 +1,231 @@
+"""Files of weights that describe themselves, and the state of a training run.
+
+Both are safetensors with one metadata entry, `vggnet`, which holds JSON. Nothing is unpickled.
+Every file is written whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vggnet import __version__
+from vggnet.configs import Config
+from vggnet.errors import InputError
+from vggnet.model import VGG, Provenance
+
+FORMAT = 1
+_KEY = "vggnet"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a weight file says of itself."""
+
+    config: Config
+    mean: tuple[float, ...]
+    """The mean subtracted inside the net, one value a channel, 0–255."""
+    provenance: Provenance
+    version: str
+    """Of the vggnet that wrote the file."""
+
+
+def save(model: VGG, path: str | Path, **provenance: Any) -> None:
+    """Writes a net's weights and everything needed to use them.
+
+    Args:
+        model: any net; its memory format does not matter.
+        path: the file, usually `….safetensors`; replaced if it exists. Folders are made.
+        provenance: fields of `Provenance` that replace the model's own, such as `class_names`.
+
+    Raises:
+        InputError: for class names that do not fit, or a path that cannot be written.
+    """
+    try:
+        known = replace(model.provenance, **provenance)
+    except TypeError as error:
+        raise InputError(f"save: {error}") from None
+    names = known.class_names
+    if names is not None:
+        known = replace(known, class_names=tuple(names))
+        if len(names) != model.config.num_classes:
+            raise InputError(f"{len(names)} class names for {model.config.num_classes} classes")
+    header = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": asdict(model.config),
+        "preprocessing": {
+            "order": "RGB" if model.config.in_channels == 3 else None,
+            "range": [0, 255],
+            "mean": model.mean.tolist(),
+            "inside_the_net": True,
+        },
+        **asdict(known),
+    }
+    write_tensors(Path(path), model.state_dict(), header)
+
+
+def load(path: str | Path, *, net: str | None = None) -> VGG:
+    """Reads a net from a weight file, in evaluation mode on the CPU.
+
+    Args:
+        path: a file that `save` wrote.
+        net: refuse the file unless it holds this net.
+
+    Raises:
+        InputError: for a file that is missing, truncated, not safetensors, not ours, of another
+            net than `net`, or at odds with its own header.
+    """
+    path = Path(path)
+    tensors, raw = read_tensors(path)
+    header = _header(path, raw)
+    if net is not None and header.config.net != net:
+        raise InputError(f"{path}: holds net {header.config.net}, not {net}")
+    with torch.device("meta"):
+        model = VGG(header.config, header.mean)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            raise InputError(
+                f"{path}: does not hold the net {header.config.net} that its header describes: "
+                f"{key} is {found.get(key, 'missing')}, expected {expected.get(key, 'nothing')}"
+            )
+    if tensors["mean"].tolist() != list(header.mean):
+        raise InputError(f"{path}: the header's mean is not the one in the weights")
+    model.load_state_dict(tensors, assign=True)
+    model.provenance = header.provenance
+    return model.eval()
+
+
+def read_header(path: str | Path) -> Header:
+    """What a weight file says of itself, without reading the weights.
+
+    Raises:
+        InputError: as `load`.
+    """
+    path = Path(path)
+    return _header(path, _open(path, lambda file: file.metadata()))
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes safetensors atomically, `header` as JSON beside them."""
+    plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    metadata = {_KEY: json.dumps(header)}
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """All tensors of a safetensors file, and its metadata."""
+
+    def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+    result: tuple[dict[str, Tensor], dict[str, str] | None] = _open(path, read)
+    return result
+
+
+def parse_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    """The JSON that `write_tensors` put beside the tensors."""
+    if not metadata or _KEY not in metadata:
+        raise InputError(
+            f"{path}: safetensors, but without vggnet's header: it is not a file that vggnet wrote"
+        )
+    try:
+        header = json.loads(metadata[_KEY])
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its header is not JSON ({error})") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: its header is not a JSON object")
+    return header
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file beside `path`, then moves it there.
+
+    A reader finds the old file or the new one, whole, also after a crash of the machine.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a plain open would not
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _open(path: Path, read: Callable[[Any], Any]) -> Any:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a weight file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return read(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: {_why_broken(path)} ({error})") from None
+
+
+def _why_broken(path: Path) -> str:
+    """A truncated safetensors file still starts with its length and a JSON header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 27:
+        return "truncated or damaged: copy or download it again"
+    return "not a safetensors file"
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> Header:
+    raw = parse_header(path, metadata)
+    if raw.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: header format {raw.get('format')!r}; this vggnet ({__version__}) reads "
+            f"{FORMAT}: upgrade vggnet"
+            if "config" in raw
+            else f"{path}: not a weight file (is it the state of an unfinished run?)"
+        )
+    try:
+        config = Config(**raw["config"])
+        mean = tuple(float(value) for value in raw["preprocessing"]["mean"])
+        names = raw["class_names"]
+        provenance = Provenance(
+            class_names=None if names is None else tuple(names),
+            **{key: raw[key] for key in ("dataset", "S", "seed", "recipe", "parent")},
+        )
+        return Header(config, mean, provenance, raw["version"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its header is not understood ({error!r})") from None

@@ -1,0 +1,231 @@
+"""The nets as data: Table 1 of the paper, the 5×5 ablation of §4.1, and the options of a net.
+
+Nothing here imports PyTorch: `vggnet info` and the accounting read the same data as the model.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from vggnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """A convolution of stride 1, zero-padded so that it keeps the size (§2.1), and its ReLU."""
+
+    channels: int
+    kernel: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LRN:
+    """Local response normalisation over channels, with Krizhevsky's constants (§2.1, net A-LRN)."""
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 2.0
+
+
+Stage = tuple[Conv | LRN, ...]
+
+
+def _3(*channels: int) -> Stage:
+    """3×3 convolutions of these many channels: `conv3-64` in Table 1 is `_3(64)`."""
+    return tuple(Conv(c, 3) for c in channels)
+
+
+def _1(*channels: int) -> Stage:
+    return tuple(Conv(c, 1) for c in channels)
+
+
+def _5(*channels: int) -> Stage:
+    return tuple(Conv(c, 5) for c in channels)
+
+
+# Table 1. Each tuple is a stage; a 2×2 max-pooling of stride 2 follows each of the five.
+# After the last come FC-4096, FC-4096, FC-classes; a ReLU follows every layer but the last.
+NETS: dict[str, tuple[Stage, Stage, Stage, Stage, Stage]] = {
+    "A": (
+        _3(64),
+        _3(128),
+        _3(256, 256),
+        _3(512, 512),
+        _3(512, 512),
+    ),
+    "A-LRN": (
+        (*_3(64), LRN()),
+        _3(128),
+        _3(256, 256),
+        _3(512, 512),
+        _3(512, 512),
+    ),
+    "B": (
+        _3(64, 64),
+        _3(128, 128),
+        _3(256, 256),
+        _3(512, 512),
+        _3(512, 512),
+    ),
+    "C": (
+        _3(64, 64),
+        _3(128, 128),
+        _3(256, 256) + _1(256),
+        _3(512, 512) + _1(512),
+        _3(512, 512) + _1(512),
+    ),
+    "D": (
+        _3(64, 64),
+        _3(128, 128),
+        _3(256, 256, 256),
+        _3(512, 512, 512),
+        _3(512, 512, 512),
+    ),
+    "E": (
+        _3(64, 64),
+        _3(128, 128),
+        _3(256, 256, 256, 256),
+        _3(512, 512, 512, 512),
+        _3(512, 512, 512, 512),
+    ),
+    # Not in Table 1: §4.1 compares B with this net, where one 5×5 stands for each pair of 3×3.
+    "B-5x5": (
+        _5(64),
+        _5(128),
+        _5(256),
+        _5(512),
+        _5(512),
+    ),
+}
+TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
+
+FC_CHANNELS = 4096
+_OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+
+Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One step of a net, in the order of execution; `name` is the literature's."""
+
+    name: str
+    kind: Kind
+    in_channels: int
+    out_channels: int
+    kernel: int = 1
+    lrn: LRN | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A net and its options; everything that decides the shapes of its weights and its function.
+
+    Raises:
+        InputError: on a value that makes no net; it names the value and the remedy.
+    """
+
+    net: str
+    """A, A-LRN, B, C, D, E (Table 1) or B-5x5 (§4.1)."""
+    num_classes: int = 1000
+    """Number of classes: the channels of fc8."""
+    in_channels: int = 3
+    """Channels of the image; 3 is RGB."""
+    crop: int = 224
+    """Side in pixels of the square crop that the net trains on: a multiple of 32."""
+    width: float = 1.0
+    """Multiplies the channels of every layer but the last; 1 is the paper's."""
+    dropout: float = 0.5
+    """Probability of dropping a value after fc6 and fc7 in training (§3.1)."""
+    batch_norm: bool = False
+    """Batch normalisation after every convolution. A departure: the paper has none."""
+    lrn: Literal["krizhevsky", "caffe"] = "krizhevsky"
+    """A-LRN's formula: alpha times the sum of squares (Krizhevsky), or times their mean (Caffe)."""
+
+    def __post_init__(self) -> None:
+        if self.net not in NETS:
+            raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
+        for name in ("num_classes", "in_channels", "crop"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} {value!r} is not a whole number of 1 or more")
+        if self.crop % 32:
+            low = self.crop // 32 * 32
+            near = f"{low} or {low + 32}" if low else "32"
+            raise InputError(
+                f"crop {self.crop} is not a multiple of 32 (five poolings halve it five times): "
+                f"take {near}"
+            )
+        if not _is_number(self.width) or not 0 < self.width <= 16:
+            raise InputError(f"width {self.width!r} is not a number above 0 and up to 16")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout!r} is not a probability from 0 to below 1")
+        if not isinstance(self.batch_norm, bool):
+            raise InputError(f"batch_norm {self.batch_norm!r} is neither True nor False")
+        if self.lrn not in ("krizhevsky", "caffe"):
+            raise InputError(f"lrn {self.lrn!r} is not known: take 'krizhevsky' or 'caffe'")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages as Table 1 gives them, before the width is applied."""
+        return NETS[self.net]
+
+    @property
+    def weight_layers(self) -> int:
+        """The number Table 1 heads a net with: convolutions and fully connected layers."""
+        return sum(layer.kind in ("conv", "fc") for layer in self.layers())
+
+    def channels(self, paper: int) -> int:
+        """The channels of a layer that has `paper` of them at width 1; at least 1."""
+        return max(1, round(paper * self.width))
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Every step in order: `conv1_1`, `relu1_1`, …, `pool5`, `fc6`, `relu6`, `drop6`, …, `fc8`.
+
+        A ReLU, an LRN or a batch normalisation bears the numbers of the convolution before it.
+        fc6 sees a window of crop/32 × crop/32 of pool5; fc7 and fc8 see one cell.
+        """
+        layers: list[Layer] = []
+        channels = self.in_channels
+
+        def add(name: str, kind: Kind, out: int | None = None, kernel: int = 1) -> None:
+            nonlocal channels
+            out = channels if out is None else out
+            layers.append(Layer(name, kind, channels, out, kernel))
+            channels = out
+
+        for s, stage in enumerate(self.stages, start=1):
+            i = 0
+            for item in stage:
+                if isinstance(item, LRN):
+                    layers.append(Layer(f"lrn{s}_{i}", "lrn", channels, channels, item.size, item))
+                    continue
+                i += 1
+                add(f"conv{s}_{i}", "conv", self.channels(item.channels), item.kernel)
+                if self.batch_norm:
+                    add(f"bn{s}_{i}", "bn")
+                add(f"relu{s}_{i}", "relu")
+            add(f"pool{s}", "pool", kernel=2)
+        add("fc6", "fc", self.channels(FC_CHANNELS), self.crop // 32)
+        add("relu6", "relu")
+        add("drop6", "dropout")
+        add("fc7", "fc", self.channels(FC_CHANNELS))
+        add("relu7", "relu")
+        add("drop7", "dropout")
+        add("fc8", "fc", self.num_classes)
+        return tuple(layers)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _suggest(net: object) -> str:
+    word = str(net).strip()
+    known = "the nets are " + ", ".join(NETS)
+    meant = _OTHER_NAMES.get(word.lower().replace("-", "").removesuffix("bn").rstrip("_"))
+    if meant is None:
+        near = get_close_matches(word.upper(), [name.upper() for name in NETS], n=1, cutoff=0.6)
+        meant = next((name for name in NETS if near and name.upper() == near[0]), None)
+    return f"did you mean {meant}? ({known})" if meant else known

@@ -1,0 +1,277 @@
+"""The net: one class and one linear forward for all configurations, at the crop's size or larger."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vggnet import initialize
+from vggnet.configs import LRN, Config, Layer
+from vggnet.errors import InputError
+
+# R, G, B means of the ILSVRC-2012 training images as the authors released them with nets D and E.
+IMAGENET_MEAN = (123.68, 116.779, 103.939)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a net's weights come from; it is saved in the weight file and comes back with it."""
+
+    class_names: tuple[str, ...] | None = None
+    """In the order of the scores."""
+    dataset: str | None = None
+    """Name of the data set that it was trained on."""
+    S: int | None = None
+    """Smallest side in pixels of the training images (§3.1)."""
+    seed: int | None = None
+    recipe: dict[str, Any] | None = None
+    """Every value of the `TrainConfig`."""
+    parent: str | None = None
+    """SHA-256 of the weight file that the training started from, if there was one."""
+
+
+class VGG(nn.Module):
+    """One of the paper's nets, taking images as they are: RGB, 0–255, N×3×H×W, uint8 or float.
+
+    The mean RGB is subtracted inside (a buffer, `mean`), which is the paper's only pre-processing
+    (§2.1). The layers are attributes named as in the literature: `conv1_1`, `relu1_1`, `pool1`, …,
+    `fc6`, `fc7`, `fc8`, in the order of `Config.layers`.
+
+    The head is convolutional (§3.2): fc6 looks at every window of pool5, fc7 and fc8 at every cell.
+    On an image of the crop's size there is one window, and the net is the classification net of
+    §2; on a larger one the same weights give a map of class scores.
+
+    Args:
+        config: the net and its options.
+        mean: one value a channel, 0–255. ImageNet's mean RGB by default for three channels, and
+            the middle of the range, 127.5, for any other number of channels.
+    """
+
+    mean: Tensor
+
+    def __init__(self, config: Config, mean: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        if mean is None:
+            mean = IMAGENET_MEAN if config.in_channels == 3 else [127.5] * config.in_channels
+        if len(mean) != config.in_channels:
+            raise InputError(
+                f"mean has {len(mean)} values for {config.in_channels} input channels: give one each"
+            )
+        # As floats, not only as a buffer: building on the meta device keeps no values.
+        self._mean_values = tuple(float(value) for value in mean)
+        self.register_buffer("mean", torch.tensor(self._mean_values))
+        self.provenance = Provenance()
+        for layer in config.layers():
+            self.add_module(layer.name, _module(layer, config))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores before the soft-max, averaged over the score map: N×K.
+
+        Args:
+            images: N×C×H×W, RGB 0–255, H and W each at least the crop.
+
+        Raises:
+            InputError: for another number of dimensions or channels, or an image below the crop.
+        """
+        return self._run(images, ("scores",))["scores"]
+
+    def score_map(self, images: Tensor) -> Tensor:
+        """The map of class scores before the soft-max: N×K×h×w, 1×1 at the crop's size.
+
+        Cell (i, j) is what the net says of the window of pool5 whose corner is (i, j); neighbouring
+        cells are 32 pixels apart in the image.
+        """
+        return self._run(images, ("fc8",))["fc8"]
+
+    def activations(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Named outputs of one forward, which ends at the last of them.
+
+        Args:
+            images: as for `forward`.
+            names: of layers (`conv3_3` before the ReLU, `relu3_3` after it, `pool5`, `fc7`, …);
+                `fc8` is the score map and `scores` its average, `forward`'s result.
+
+        Returns:
+            A dict in the order of `names`; each N×C×h×w, `scores` N×K.
+
+        Raises:
+            InputError: for a name that the net does not have.
+        """
+        known = [*(name for name, _ in self.named_children()), "scores"]
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"net {self.config.net} has no layer {name!r}: its layers are {', '.join(known)}"
+                )
+        found = self._run(images, names)
+        return {name: found[name] for name in names}
+
+    def _run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        self._check(images)
+        x = self._subtract_mean(images)
+        kept: dict[str, Tensor] = {}
+        overwrite = False
+        for name, layer in self.named_children():
+            # A ReLU writes over its input (a tenth of the time of a forward on a CPU), unless
+            # somebody asked for that input, by name or with a hook.
+            x = layer(x, overwrite) if isinstance(layer, ReLU) else layer(x)
+            if name in names:
+                kept[name] = x
+                if len(kept) == len(names):
+                    return kept
+            overwrite = not (name in names or torch.compiler.is_compiling() or layer._forward_hooks)
+        kept["scores"] = x.mean(dim=(2, 3))
+        return kept
+
+    def _check(self, images: Tensor) -> None:
+        crop, channels = self.config.crop, self.config.in_channels
+        if images.dim() != 4 or images.shape[1] != channels:
+            raise InputError(
+                f"images of shape {tuple(images.shape)}: net {self.config.net} takes "
+                f"N×{channels}×H×W" + (" (one image: add a batch dimension)" * (images.dim() == 3))
+            )
+        if images.shape[2] < crop or images.shape[3] < crop:
+            raise InputError(
+                f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than the crop "
+                f"{crop}: rescale them to a smallest side of {crop} or more"
+            )
+
+    def _subtract_mean(self, images: Tensor) -> Tensor:
+        # In float32 at least: in bfloat16 the difference of two numbers near 128 is off by 0.5.
+        wide = torch.promote_types(self.mean.dtype, torch.float32)
+        x = images.to(wide) - self.mean.to(wide).view(1, -1, 1, 1)
+        return x.to(self.mean.dtype)
+
+    def extra_repr(self) -> str:
+        return str(self.config)
+
+
+class ReLU(nn.Module):
+    """max(x, 0); writes over `x` when told that nobody else reads it."""
+
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        return F.relu_(x) if overwrite else F.relu(x)
+
+
+class FullyConnected(nn.Linear):
+    """A fully connected layer at every k×k window of a map, stride 1: a convolution without padding.
+
+    The weight is out × (C·k·k), flattened in the order C, row, column. On a k×k map there is one
+    window, and the product is that of a plain linear layer on the flattened map.
+
+    Shape: N×C×H×W to N×out×(H-k+1)×(W-k+1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__(in_channels * kernel * kernel, out_channels)
+        self.kernel = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.kernel
+        windows = x.unfold(2, k, 1).unfold(3, k, 1)  # N×C×h×w×k×k
+        rows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # N×h×w×(C·k·k)
+        return super().forward(rows).permute(0, 3, 1, 2)  # N×out×h×w
+
+
+class LocalResponseNorm(nn.Module):
+    """x / (k + alpha · sum of squares over `size` neighbouring channels)^beta.
+
+    Krizhevsky's formula multiplies alpha with the sum, Caffe's and PyTorch's with the sum over
+    `size` (at the borders too, where fewer channels are summed).
+
+    The sum over neighbours is a 1×1 convolution with a band matrix: 2–3 times as fast on a CPU
+    as `F.local_response_norm` (docs/LOG.md).
+    """
+
+    def __init__(self, lrn: LRN, convention: str) -> None:
+        super().__init__()
+        self.lrn = lrn
+        self.alpha = lrn.alpha / lrn.size if convention == "caffe" else lrn.alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, reach = x.shape[1], self.lrn.size // 2
+        band = torch.full((channels, channels), self.alpha, dtype=x.dtype, device=x.device)
+        band = band.tril(reach).triu(-reach)[:, :, None, None]
+        bias = torch.full((channels,), self.lrn.k, dtype=x.dtype, device=x.device)
+        return x * F.conv2d(x * x, band, bias) ** -self.lrn.beta
+
+    def extra_repr(self) -> str:
+        return f"{self.lrn.size}, alpha={self.alpha}, beta={self.lrn.beta}, k={self.lrn.k}"
+
+
+def _module(layer: Layer, config: Config) -> nn.Module:
+    match layer.kind:
+        case "conv":
+            padding = layer.kernel // 2
+            return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, padding=padding)
+        case "bn":
+            return nn.BatchNorm2d(layer.out_channels)
+        case "relu":
+            return ReLU()
+        case "lrn":
+            assert layer.lrn is not None
+            return LocalResponseNorm(layer.lrn, config.lrn)
+        case "pool":
+            return nn.MaxPool2d(2)
+        case "fc":
+            return FullyConnected(layer.in_channels, layer.out_channels, layer.kernel)
+        case "dropout":
+            return nn.Dropout(config.dropout)
+
+
+def empty(config: Config, mean: Sequence[float] | None = None) -> VGG:
+    """A net whose weights are allocated but not set, in evaluation mode; `mean` is set."""
+    with torch.device("meta"):
+        model = VGG(config, mean)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        model.mean.copy_(torch.tensor(model._mean_values))
+    return model.eval()
+
+
+def build(
+    net: str,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    crop: int = 224,
+    width: float = 1.0,
+    dropout: float = 0.5,
+    batch_norm: bool = False,
+    lrn: initialize.LRNConvention = "krizhevsky",
+    mean: Sequence[float] | None = None,
+    init: initialize.Init = "glorot",
+    seed: int = 0,
+) -> VGG:
+    """A net with random weights, in evaluation mode.
+
+    Args:
+        net: A, A-LRN, B, C, D, E (Table 1) or B-5x5 (§4.1).
+        num_classes: channels of fc8.
+        in_channels: channels of the image; 3 is RGB.
+        crop: side of the training crop in pixels, a multiple of 32.
+        width: multiplies the channels of every layer but the last.
+        dropout: probability, after fc6 and fc7 in training.
+        batch_norm: batch normalisation after every convolution (not in the paper).
+        lrn: whose formula A-LRN uses.
+        mean: one value a channel, 0–255, subtracted inside; ImageNet's mean RGB by default.
+        init: how the weights are drawn, see `vggnet.initialize`.
+        seed: of the draw; one seed gives one net.
+
+    Raises:
+        InputError: on a wrong value, naming it and the remedy.
+
+    Example:
+        >>> model = build("D", num_classes=10, crop=32, width=0.125)
+        >>> model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([1, 10])
+    """
+    config = Config(net, num_classes, in_channels, crop, width, dropout, batch_norm, lrn)
+    initialize.check(init)
+    model = empty(config, mean)
+    initialize.initialize_(model, init, torch.Generator().manual_seed(seed))
+    return model
