@@ -1,4 +1,4 @@
-"""What a net costs, from its configuration alone: shapes, parameters, multiply-adds, receptive fields.
+"""What a net costs, from its configuration: shapes, parameters, multiply-adds, receptive fields.
 
 Nothing here imports PyTorch or builds a module, so the tests can hold the two against each other.
 """

@@ -1,4 +1,4 @@
-"""The two ways in which vggnet gives up: the caller can mend the first, the run failed in the second."""
+"""How vggnet gives up: on input that the caller can mend, or on a run that cannot go on."""
 
 
 class InputError(ValueError):

@@ -154,7 +154,7 @@ def evaluate(
     flips: bool = True,
     progress: bool = False,
 ) -> Result:
-    """Top-1 and top-5 error of a net on labelled images; the arguments are those of `posteriors`."""
+    """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`."""
     protocol = Protocol(
         model.config.net, model.provenance.S, tuple(scales), method, averaging, flips
     )

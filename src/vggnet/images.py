@@ -37,6 +37,6 @@ def crop_at(image: Pixels, top: int, left: int, side: int) -> Pixels:
 
 
 def centre_crop(image: Pixels, side: int) -> Pixels:
-    """The centre crop as torchvision and timm cut it: where the margin is odd, Python's rounding."""
+    """The centre crop as torchvision and timm cut it: odd margins by Python's rounding."""
     height, width = image.shape[:2]
     return crop_at(image, round((height - side) / 2), round((width - side) / 2), side)

@@ -72,7 +72,7 @@ def walk(net: Account, batch: int) -> str:
     memory = {name: f"{count / 2**30:.2f}" for name, count in net.training_memory(batch).items()}
     return (
         f"Net {config.net}: {config.weight_layers} weight layers, crop {config.crop}, width "
-        f"{config.width:g}, {config.num_classes} classes. One image; weights are without biases.\n\n"
+        f"{config.width:g}, {config.num_classes} classes. One image; weights without biases.\n\n"
         f"{_align(rows)}\n\n"
         f"Training memory at batch {batch}, float32, GiB: parameters {memory['parameters']}, "
         f"gradients {memory['gradients']}, momentum {memory['momentum']}, kept for the backward "

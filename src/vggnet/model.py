@@ -1,4 +1,4 @@
-"""The net: one class and one linear forward for all configurations, at the crop's size or larger."""
+"""The net: one class, one linear forward for all configurations, at the crop's size or larger."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class VGG(nn.Module):
             mean = IMAGENET_MEAN if config.in_channels == 3 else [127.5] * config.in_channels
         if len(mean) != config.in_channels:
             raise InputError(
-                f"mean has {len(mean)} values for {config.in_channels} input channels: give one each"
+                f"mean has {len(mean)} values for {config.in_channels} channels: give one each"
             )
         # As floats, not only as a buffer: building on the meta device keeps no values.
         self._mean_values = tuple(float(value) for value in mean)
@@ -70,6 +70,10 @@ class VGG(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores before the soft-max, averaged over the score map: N×K.
+
+        `torch.compile` and `torch.export` take it with dynamic batch and size. PyTorch's export
+        tells a map of one cell from larger ones: for one program that takes the crop's size too,
+        export under `torch.fx.experimental._config.patch(backed_size_oblivious=True)`.
 
         Args:
             images: N×C×H×W, RGB 0–255, H and W each at least the crop.
@@ -105,7 +109,7 @@ class VGG(nn.Module):
         for name in names:
             if name not in known:
                 raise InputError(
-                    f"net {self.config.net} has no layer {name!r}: its layers are {', '.join(known)}"
+                    f"net {self.config.net} has no layer {name!r}; it has {', '.join(known)}"
                 )
         found = self._run(images, names)
         return {name: found[name] for name in names}
@@ -158,10 +162,11 @@ class ReLU(nn.Module):
 
 
 class FullyConnected(nn.Linear):
-    """A fully connected layer at every k×k window of a map, stride 1: a convolution without padding.
+    """A fully connected layer at every k×k window of a map: a convolution without padding.
 
     The weight is out × (C·k·k), flattened in the order C, row, column. On a k×k map there is one
-    window, and the product is that of a plain linear layer on the flattened map.
+    window, and the product is that of a plain linear layer on the flattened map: the weight is
+    never copied or reordered, only the windows are, which are a thousandth of its size.
 
     Shape: N×C×H×W to N×out×(H-k+1)×(W-k+1).
     """
@@ -173,8 +178,11 @@ class FullyConnected(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         k = self.kernel
         windows = x.unfold(2, k, 1).unfold(3, k, 1)  # N×C×h×w×k×k
-        rows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # N×h×w×(C·k·k)
-        return super().forward(rows).permute(0, 3, 1, 2)  # N×out×h×w
+        # An explicit copy: `flatten` would ask whether it needs one, and that question ties an
+        # exported program to maps larger than one cell.
+        rows = windows.permute(0, 2, 3, 1, 4, 5).clone(memory_format=torch.contiguous_format)
+        # N×h×w×(C·k·k) to N×out×h×w
+        return super().forward(rows.flatten(3)).permute(0, 3, 1, 2)
 
 
 class LocalResponseNorm(nn.Module):

@@ -1,4 +1,4 @@
-"""Results as a page and as text: the paper's tables, what the paper says beside what was measured."""
+"""Results as a page and as text: the paper's tables with what was measured beside them."""
 
 import io
 from collections import defaultdict
@@ -107,11 +107,17 @@ def _chart(series: Mapping[str, Sequence[float]], title: str) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ink = dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
-    )
     # A fixed salt and no date: the same results give the same page, byte for byte.
-    with mpl.rc_context({**ink, "svg.fonttype": "none", "svg.hashsalt": "vggnet"}):
+    settings: dict[Any, Any] = {
+        "text.color": _INK,
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "vggnet",
+    }
+    with mpl.rc_context(settings):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         for (net, values), colour, style in zip(series.items(), _COLOURS, _STYLES, strict=False):

@@ -1,4 +1,4 @@
-"""§3.1's training: SGD with momentum, a learning rate that falls on plateaus, a run that resumes."""
+"""§3.1's training: SGD with momentum, a rate that falls on plateaus, a run that resumes."""
 
 import json
 import math

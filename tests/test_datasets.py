@@ -1,0 +1,180 @@
+"""The embedded digits against scikit-learn's, the split, and the images' geometry and colours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from vggnet import InputError
+from vggnet.augment import ColourPCA, random_crop, random_flip
+from vggnet.datasets import Dataset, digits, open_dataset
+from vggnet.images import centre_crop, rescale, scaled_size
+from vggnet.loading import TrainingImages
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return digits()
+
+
+def test_the_images_are_scikit_learns_each_once(data: Dataset) -> None:
+    source = load_digits()
+    expected = sorted(
+        (label, np.rint(image * 255 / 16).astype(np.uint8).tobytes())
+        for image, label in zip(source.images, source.target, strict=True)
+    )
+    found = []
+    for part in (data.train, data.validation, data.test):
+        for image, label in zip(part.images, part.labels, strict=True):
+            assert image.shape == (8, 8, 3)
+            assert image.dtype == np.uint8
+            assert (image[..., 0] == image[..., 1]).all()
+            assert (image[..., 0] == image[..., 2]).all()
+            found.append((label, image[..., 0].tobytes()))
+    assert sorted(found) == expected
+    assert max(image.max() for image in data.train.images) == 255
+
+
+def test_the_split_is_fixed(data: Dataset) -> None:
+    assert (len(data.train), len(data.validation), len(data.test)) == (1000, 297, 500)
+    again = digits()
+    for part in ("train", "validation", "test"):
+        assert (getattr(data, part).labels == getattr(again, part).labels).all()
+        assert set(getattr(data, part).labels) == set(range(10))
+    # Written down, so that a change of NumPy or of the code cannot move it unseen.
+    assert data.test.labels[:10].tolist() == TEST_LABELS
+    assert data.class_names == tuple("0123456789")
+    assert not data.flip
+
+
+TEST_LABELS = [9, 9, 1, 5, 2, 6, 0, 0, 7, 8]
+
+
+def test_mean_and_colours_come_from_the_training_images_alone(data: Dataset) -> None:
+    pixels = np.concatenate([image.reshape(-1, 3) for image in data.train.images]).astype(float)
+    assert data.mean_rgb == pytest.approx(pixels.mean(axis=0), rel=1e-12)
+    covariance = np.cov(pixels.T, bias=True)
+    components = data.colour_pca.components
+    assert components @ components.T == pytest.approx(covariance, rel=1e-6, abs=1e-6)
+
+
+def test_unknown_data() -> None:
+    with pytest.raises(InputError, match=r"'mnist'.*'digits'"):
+        open_dataset("mnist")
+
+
+def test_the_colour_shift_has_the_covariance_of_the_pixels() -> None:
+    covariance = np.array([[900.0, 300, 100], [300, 400, 50], [100, 50, 250]])
+    pca = ColourPCA.of_covariance(covariance)
+    rng = np.random.default_rng(0)
+    shifts = np.stack([pca.shift(rng, 0.1) for _ in range(20_000)]).astype(float)
+    # σ = 0.1 on every component: a hundredth of the covariance.
+    assert np.cov(shifts.T) == pytest.approx(covariance / 100, abs=0.35)
+    assert np.abs(shifts.mean(axis=0)).max() < 0.1
+    assert np.abs(pca.shift(rng, 0.0)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest", "expected"),
+    [
+        ((8, 8), 37, (37, 37)),
+        ((375, 500), 256, (256, 341)),
+        ((500, 375), 256, (341, 256)),
+        ((1, 1000), 32, (32, 32_000)),
+        ((100, 101), 10, (10, 10)),
+        ((224, 225), 512, (512, 514)),
+    ],
+)
+def test_rescaled_sizes(size: tuple[int, int], smallest: int, expected: tuple[int, int]) -> None:
+    assert scaled_size(*size, smallest) == expected
+    image = np.zeros((*size, 3), np.uint8)
+    assert rescale(image, smallest).shape == (*expected, 3)
+
+
+def test_rescaling_is_pillows_bilinear() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    for smallest in (32, 97):
+        expected = Image.fromarray(image).resize(
+            (round(90 * smallest / 60), smallest), Image.Resampling.BILINEAR
+        )
+        assert (rescale(image, smallest) == np.asarray(expected)).all()
+    assert rescale(image, 60) is image
+    with pytest.raises(InputError, match="smallest side 0"):
+        rescale(image, 0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "top", "left"),
+    [(256, 341, 224, 16, 58), (37, 37, 32, 2, 2), (343, 256, 224, 60, 16), (32, 32, 32, 0, 0)],
+)
+def test_the_centre_crop_is_torchvisions(
+    height: int, width: int, side: int, top: int, left: int
+) -> None:
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows % 251, columns % 251, rows // 251], axis=2).astype(np.uint8)
+    assert (centre_crop(image, side) == image[top : top + side, left : left + side]).all()
+
+
+def test_random_crops_reach_every_place_equally() -> None:
+    image = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
+    rng = np.random.default_rng(0)
+    corners: dict[int, int] = {}
+    for _ in range(6000):
+        crop = random_crop(image, 4, rng)
+        assert crop.shape == (4, 4, 3)
+        corners[int(crop[0, 0, 0])] = corners.get(int(crop[0, 0, 0]), 0) + 1
+    assert set(corners) == {15 * row + 3 * column for row in range(3) for column in range(2)}
+    assert all(850 < count < 1150 for count in corners.values())  # 1000 ± 5 standard deviations
+
+
+def test_random_flips_mirror_left_and_right() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    rng = np.random.default_rng(0)
+    views = [random_flip(image, rng) for _ in range(1000)]
+    kept = sum((view == image).all() for view in views)
+    mirrored = sum((view == image[:, ::-1]).all() for view in views)
+    assert kept + mirrored == 1000
+    assert 420 < mirrored < 580  # 500 ± 5 standard deviations
+
+
+def training_images(data: Dataset, **options: object) -> TrainingImages:
+    values = {"S": 37, "crop": 32, "batch_size": 64, "flip": False, "colour_shift": 0.1, "seed": 0}
+    return TrainingImages(data, **{**values, **options})  # type: ignore[arg-type]
+
+
+def test_an_epoch_has_every_image_once_as_a_crop_of_its_rescaled_self(data: Dataset) -> None:
+    loader = training_images(data)
+    batches = list(loader.epoch(0))
+    assert [len(batch.labels) for batch in batches] == [64] * 15 + [40]
+    assert len(batches) == loader.steps
+    order = np.random.Generator(np.random.Philox(key=0, counter=[0, 0, 0, 0])).permutation(1000)
+    assert sorted(order) == list(range(1000))
+    labels = np.concatenate([batch.labels.numpy() for batch in batches])
+    assert (labels == data.train.labels[order]).all()
+    image, index = batches[3].images[5].permute(1, 2, 0).numpy(), order[3 * 64 + 5]
+    whole = rescale(data.train.images[index], 37)
+    places = [
+        (top, left)
+        for top in range(6)
+        for left in range(6)
+        if (whole[top : top + 32, left : left + 32] == image).all()
+    ]
+    assert len(places) == 1
+
+
+def test_randomness_hangs_on_seed_epoch_and_image_alone(data: Dataset) -> None:
+    loader = training_images(data)
+    first = list(loader.epoch(2))
+    list(loader.epoch(1))  # what was read before does not matter
+    for again, batch in zip(training_images(data).epoch(2, start=9), first[9:], strict=True):
+        assert (again.images == batch.images).all()
+        assert (again.shifts == batch.shifts).all()
+        assert (again.labels == batch.labels).all()
+    # Nor does the size of the batch, whose images keep their crops.
+    large = next(iter(training_images(data, batch_size=1000).epoch(2)))
+    assert (large.images[:64] == first[0].images).all()
+    for other in (loader.epoch(3), training_images(data, seed=1).epoch(2)):
+        batch = next(iter(other))
+        assert (batch.labels != first[0].labels).any()
+        assert (batch.shifts != first[0].shifts).all()
