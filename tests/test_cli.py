@@ -1,0 +1,233 @@
+"""The command line: its contracts, its exit codes, one clear line for a mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vggnet import InputError, __version__, build, load, save
+from vggnet.cli import main
+
+TINY = ["--width", "0.0625", "--epochs", "1"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vggnet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail with code 2, nothing on standard output, and one line."""
+
+    def call(*arguments: object) -> str:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # how argparse ends
+            code = int(str(stop.code))
+        out, err = capsys.readouterr()
+        assert code == 2, err
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert ": error: " in err
+        return err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    found = run("train", "digits", "--net", "A", "--out", out, "--seed", 3, *TINY)
+    assert found.returncode == 0, found.stderr
+    assert "top-1 error" in found.stdout
+    assert "net A, S=37, Q=37, dense" in found.stdout
+    assert str(out / "weights.safetensors") in found.stdout
+    return out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["info", "--json"], ["info", "D"], ["train", "--help"]]
+)
+def test_help_and_info_do_without_pytorch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from vggnet.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"vggnet {__version__}\n"
+
+
+def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    nets = json.loads(capsys.readouterr().out)
+    assert list(nets) == ["A", "A-LRN", "B", "C", "D", "E"]
+    assert nets["A"]["parameters"] == 132_863_336
+    assert nets["A"]["receptive_field"] == {"pool5": 150, "fc6": 342}
+    assert nets["D"]["weights"] == 138_344_128
+    assert nets["E"]["multiply_adds"] == 19_632_062_464
+
+    assert main(["info", "D", "--json"]) == 0
+    net = json.loads(capsys.readouterr().out)
+    assert net["layers"][0] == {
+        "name": "conv1_1",
+        "kind": "conv",
+        "output": [64, 224, 224],
+        "activations": 3_211_264,
+        "parameters": 1792,
+        "weights": 1728,
+        "multiply_adds": 86_704_128,
+        "receptive_field": 3,
+        "stride": 1,
+    }
+    assert sum(layer["multiply_adds"] for layer in net["layers"]) == net["multiply_adds"]
+
+    assert main(["info", "B-5x5", "--json", "--crop", "32", "--width", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"][0]["output"] == [32, 32, 32]
+    assert main(["info", "kernels", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["first_layer"]
+    assert [row["single_weights"] for row in rows] == [4800, 9408]
+
+
+def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info"])
+    text = capsys.readouterr().out
+    for word in ("138,357,544", "15.470", "conv1-512", "LRN", "3,456", "9,408", "81 % more"):
+        assert word in text
+    main(["info", "D", "--batch", "64"])
+    text = capsys.readouterr().out
+    for word in ("3×224×224", "150,528", "102,760,448", "15,470,264,320", "batch 64"):
+        assert word in text
+    main(["info", "A", "--batch-norm"])
+    assert "bn1_1" in capsys.readouterr().out
+
+
+def test_training_writes_weights_and_metrics(trained: Path) -> None:
+    assert sorted(p.name for p in trained.iterdir()) == ["metrics.jsonl", "weights.safetensors"]
+    records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in steps] == list(range(16))
+    assert all(record["loss"] > 0 for record in steps)
+    model = load(trained / "weights.safetensors")
+    assert (model.config.crop, model.config.num_classes, model.config.width) == (32, 10, 0.0625)
+
+
+def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = str(trained / "weights.safetensors")
+    assert main(["evaluate", weights, "digits", "--scales", "32,36", "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    low, high = result["top1_interval"]
+    assert 0 <= low <= result["top1"] <= high <= 100
+    assert result["n"] == 500
+    assert result["protocol"] == {
+        "net": "A",
+        "S": 37,
+        "Q": [32, 36],
+        "method": "dense",
+        "averaging": "scores",
+        "flips": False,
+    }
+    assert main(["evaluate", weights, "digits", "--method", "centre-crop"]) == 0
+    assert "Q=37, centre-crop, without flips" in capsys.readouterr().out
+
+
+def test_staged_training_from_the_command_line(trained: Path, tmp_path: Path) -> None:
+    arguments = ["train", "digits", "--net", "B", "--out", str(tmp_path / "B"), *TINY]
+    assert main([*arguments, "--init-from", str(trained / "weights.safetensors")]) == 0
+    assert load(tmp_path / "B" / "weights.safetensors").provenance.parent is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--net", "F"], ["unknown net 'F'", "A-LRN"]),
+        (["--net", "vgg16"], ["did you mean D?"]),
+        (["--net", "D", "--crop", "100"], ["crop 100", "multiple of 32", "96 or 128"]),
+        (["--net", "D", "--scale", "31"], ["S 31", "crop 32", "37"]),
+        (["--net", "D", "--width", "0"], ["width 0"]),
+        (["--net", "D", "--dropout", "1"], ["dropout 1.0"]),
+        (["--net", "D", "--epochs", "0"], ["epochs 0"]),
+        (["--net", "D", "--epochs", "many"], ["--epochs", "many"]),
+        (["--net", "D", "--init", "xavier"], ["unknown init 'xavier'", "glorot"]),
+        (["--net", "D", "--lrn", "x"], ["lrn 'x'"]),
+        (["--net", "D", "--device", "tpu"], ["device 'tpu'"]),
+        (["--net", "D", "--init-from", "nothing.safetensors"], ["nothing.safetensors", "no such"]),
+        (["--net", "D", "--init-from", "text"], ["text", "not a safetensors file"]),
+        (["--net", "D", "--init-from", "short"], ["short", "truncated or damaged"]),
+        (["--net", "D", "--init-from", "E"], ["net A, not from E"]),
+        (["--net", "D", "--init-from", "wide-A"], ["conv1_1", "same width"]),
+        ([], ["--net"]),
+    ],
+)
+def test_wrong_training_writes_nothing(
+    arguments: list[str],
+    words: list[str],
+    fails: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("no weights in here")
+    save(build("E", num_classes=10, crop=32, width=0.0625), "E")
+    save(build("A", num_classes=10, crop=32, width=0.125), "wide-A")
+    Path("short").write_bytes(Path("E").read_bytes()[:-1])
+    width = [] if "--width" in arguments else ["--width", "0.0625"]
+    error = fails("train", "digits", "--out", "out", *width, *arguments)
+    for word in words:
+        assert word in error
+    assert not Path("out").exists()
+
+
+def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    weights = trained / "weights.safetensors"
+    assert "'mnist'" in fails("train", "mnist", "--net", "A", "--out", tmp_path / "x")
+    assert "'mnist'" in fails("reproduce", "mnist", "--out", tmp_path / "x")
+    assert "crop 40" in fails("reproduce", "digits", "--crop", 40, "--out", tmp_path / "x")
+    assert "epochs 0" in fails("reproduce", "digits", "--epochs", 0, "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    assert "scale 31" in fails("evaluate", weights, "digits", "--scales", "31")
+    assert "'a,b'" in fails("evaluate", weights, "digits", "--scales", "a,b")
+    assert "'tencrop'" in fails("evaluate", weights, "digits", "--method", "tencrop")
+    assert "no such file" in fails("evaluate", tmp_path / "w", "digits")
+    assert "unknown net 'Q'" in fails("info", "Q")
+    assert "crop 100" in fails("info", "--crop", 100)
+    assert "invalid choice" in fails("trian")
+    other = tmp_path / "other.safetensors"
+    save(build("A", num_classes=7, crop=32, width=0.0625), other)
+    assert "7 classes" in fails("evaluate", other, "digits", "--scales", "37")
+    save(build("A", num_classes=10, crop=32, width=0.0625), other)
+    assert "give --scales" in fails("evaluate", other, "digits")
+    save(load(other), other, class_names=list("abcdefghij"))
+    assert "classes are not those" in fails("evaluate", other, "digits", "--scales", "37")
+    another = ["train", "digits", "--net", "A", "--out", trained, "--seed", 4, *TINY]
+    assert "seed 3 instead of 4" in fails(*another)
+    (tmp_path / "file").write_text("")
+    again = ["train", "digits", "--net", "A", "--out", tmp_path / "file" / "x", *TINY]
+    assert "cannot be written" in fails(*again)
+
+
+def test_a_failed_run_is_told_from_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "digits", "--net", "A", "--out", str(tmp_path), *TINY]
+    assert main([*arguments, "--learning-rate", "1e9"]) == 1
+    error = capsys.readouterr().err
+    assert "the loss is" in error
+    assert error.strip().count("\n") == 0
+    assert issubclass(InputError, ValueError)
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    shell = f"{sys.executable} -m vggnet info D --json | head -1; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "{\n", "")
