@@ -36,7 +36,7 @@ def literal_lrn(x: Tensor, caffe: bool) -> Tensor:
 def pool5(model: VGG, images: Tensor) -> Tensor:
     """The convolutional part, with functions of PyTorch and the model's weights."""
     weights = model.state_dict()
-    x = images.to(weights["mean"].dtype) - weights["mean"][None, :, None, None]
+    x: Tensor = images.to(weights["mean"].dtype) - weights["mean"][None, :, None, None]
     net = model.config.net
     for s, stage in enumerate(KERNELS[net], start=1):
         for i, kernel in enumerate(stage, start=1):

@@ -82,13 +82,18 @@ def _header_of(path: Path) -> Any:
     return json.loads(metadata["vggnet"])
 
 
-def cut(n: int) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(path.read_bytes()[:n]) and None
+def cut(n: int) -> Callable[[Path], int]:
+    return lambda path: path.write_bytes(path.read_bytes()[:n])
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.unlink(), "no such file"),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
+    "folder": (make_folder, "is a folder"),
     "empty": (cut(0), "not a safetensors file"),
     "cut in its header": (cut(500), "truncated or damaged"),
     "cut in its weights": (cut(20_000), "truncated or damaged"),

@@ -201,7 +201,8 @@ def test_exported_with_dynamic_batch_and_size(from_crop: bool) -> None:
     dim, smallest = torch.export.Dim, 64 if from_crop else 96
     sizes = {0: dim("n", min=1), 2: dim("h", min=smallest), 3: dim("w", min=smallest)}
     # PyTorch takes a map of one cell for a case of its own unless told otherwise.
-    with torch.fx.experimental._config.patch(backed_size_oblivious=from_crop):
+    settings: Any = torch.fx.experimental._config
+    with settings.patch(backed_size_oblivious=from_crop):
         exported = torch.export.export(
             model, (pixels(2, 3, 96, 128),), dynamic_shapes={"images": sizes}
         )

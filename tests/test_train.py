@@ -22,10 +22,16 @@ NET = Config("A", num_classes=10, crop=32, width=1 / 16)
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     whole = digits()
-    few = {name: getattr(whole, name) for name in ("train", "validation", "test")}
-    sizes = {"train": 150, "validation": 40, "test": 40}
-    parts = {k: Part(part.images[: sizes[k]], part.labels[: sizes[k]]) for k, part in few.items()}
-    return replace(whole, **parts)
+
+    def first(part: Part, n: int) -> Part:
+        return Part(part.images[:n], part.labels[:n])
+
+    return replace(
+        whole,
+        train=first(whole.train, 150),
+        validation=first(whole.validation, 40),
+        test=first(whole.test, 40),
+    )
 
 
 def config(**values: Any) -> TrainConfig:

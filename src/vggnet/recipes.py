@@ -106,6 +106,6 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
     """A run of the paper on 1,000 images of digits instead of 1.3 million photographs.
 
     Departures: batches of 64, since one of 256 would leave four steps an epoch; half the rate, at
-    which so few steps settle (docs/LOG.md); 45 epochs at most, a plateau after 6 without gain.
+    which so few steps settle (docs/LOG.md); 45 epochs at most, 6 without a gain being a plateau.
     """
     return replace(recipe, batch_size=64, learning_rate=5e-3, epochs=45, patience=6)
