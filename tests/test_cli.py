@@ -1,6 +1,7 @@
 """The command line: its contracts, its exit codes, one clear line for a mistake."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +226,17 @@ def test_a_failed_run_is_told_from_bad_input(
     assert "the loss is" in error
     assert error.strip().count("\n") == 0
     assert issubclass(InputError, ValueError)
+
+
+def test_a_full_disk_is_a_failed_run_and_says_so(tmp_path: Path) -> None:
+    """Files may not grow beyond 40 KB: the first checkpoint does not fit."""
+    train = ["-m", "vggnet", "train", "digits", "--net", "A", "--out", str(tmp_path), *TINY]
+    shell = f"ulimit -f 40; exec {shlex.join([sys.executable, *train])}"
+    found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stderr
+    assert "state.safetensors: could not be written" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

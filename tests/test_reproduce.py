@@ -111,23 +111,25 @@ def test_a_killed_reproduction_ends_as_one_never_killed(
 ) -> None:
     out, seconds = whole
     moments = random.Random(os.environ.get("VGGNET_KILL_SEED", "0"))
-    kills = 0
-    for _ in range(KILLS):
-        process = start(tmp_path)
+    kills, attempt = 0, 0
+    while True:
+        process = start(tmp_path / str(attempt))
+        # After the last kill there is no limit.
+        limit = moments.uniform(0, 0.7 * seconds) if kills < KILLS else None
         try:
-            process.communicate(timeout=moments.uniform(0, 0.7 * seconds))
-            break  # it was done before its time
+            _, err = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             kills += 1
-    process = start(tmp_path)
-    _, err = process.communicate()
-    assert process.returncode == 0, err.decode()
-    assert kills > 0
-    # Temporary files of a killed write may stay, under hidden names.
-    found = {name: data for name, data in files(tmp_path).items() if "/." not in f"/{name}"}
-    assert found == files(out)
+            continue
+        assert process.returncode == 0, err.decode()
+        # Temporary files of a killed write may stay, under hidden names.
+        found = files(tmp_path / str(attempt))
+        assert {n: data for n, data in found.items() if "/." not in f"/{n}"} == files(out)
+        if kills == KILLS:
+            break
+        attempt += 1  # done before its time: kill the next one
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:

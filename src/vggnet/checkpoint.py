@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vggnet import __version__
 from vggnet.configs import Config
-from vggnet.errors import InputError
+from vggnet.errors import InputError, RunError
 from vggnet.model import VGG, Provenance
 
 FORMAT = 1
@@ -124,10 +124,18 @@ def sha256(path: Path) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Writes safetensors atomically, `header` as JSON beside them."""
+    """Writes safetensors atomically, `header` as JSON beside them.
+
+    Raises:
+        InputError: for a folder that cannot be written.
+        RunError: when the disk is full.
+    """
     plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     metadata = {_KEY: json.dumps(header)}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    except SafetensorError as error:  # how it reports a full disk
+        raise RunError(f"{path}: could not be written ({error}); the last one is intact") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
