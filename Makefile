@@ -39,4 +39,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv $(OUT) .mypy_cache .pytest_cache .ruff_cache dist

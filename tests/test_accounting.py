@@ -144,3 +144,5 @@ def test_wrong_sizes_are_refused() -> None:
         account(Config("A"), (223, 300))
     with pytest.raises(InputError, match="batch 0"):
         account(Config("A")).training_memory(0)
+    with pytest.raises(InputError, match=r"lists no layer 'relu1_1'.*conv1_1"):
+        account(Config("A")).receptive_field("relu1_1")

@@ -1,6 +1,7 @@
 """Weight files: what comes back, and what is refused."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         damage_header(lambda h: h["preprocessing"].update(mean=[1, 2, 3])),
         "mean is not the one",
     ),
+    "BGR": (damage_header(lambda h: h["preprocessing"].update(order="BGR")), "pre-processing"),
+    "0 to 1": (damage_header(lambda h: h["preprocessing"].update(range=[0, 1])), "pre-processing"),
+    "too few names": (damage_header(lambda h: h.update(class_names=["a"])), "1 class names for 3"),
+    "S no number": (damage_header(lambda h: h.update(S="big")), "S 'big'"),
+    "a crop beyond reason": (
+        damage_header(lambda h: h["config"].update(crop=32 * 10**18)),
+        "no such net can be made",
+    ),
     "claims to be D": (
         damage_header(lambda h: h["config"].update(net="D")),
         "does not hold the net D that its header describes: conv1_2.bias is missing",
@@ -147,6 +156,37 @@ def test_a_file_of_another_net_is_refused_when_one_is_asked_for(model: VGG, tmp_
     assert load(path, net="A-LRN").config.net == "A-LRN"
     with pytest.raises(InputError, match="holds net A-LRN, not D"):
         load(path, net="D")
+
+
+def test_only_a_net_that_its_config_describes_is_saved(model: VGG, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save(torch.compile(model, backend="eager"), path)  # type: ignore[arg-type]
+    assert load(path).config == model.config
+    path.unlink()
+    with pytest.raises(InputError, match="takes a VGG, not a DataParallel"):
+        save(torch.nn.DataParallel(model), path)  # type: ignore[arg-type]
+    model.fc8 = torch.nn.Linear(256, 5)
+    with pytest.raises(InputError, match=r"fc8\.bias is \(5,\), expected \(3,\)"):
+        save(model, path)
+    with pytest.raises(InputError, match="cannot be written"):
+        save(build("A", **SMALL), tmp_path)
+    assert not path.exists()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append(path.exists())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert synced == [False, True]  # the file, then the folder
 
 
 def test_wrong_words_in_save(model: VGG, tmp_path: Path) -> None:

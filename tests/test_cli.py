@@ -138,8 +138,25 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "averaging": "scores",
         "flips": False,
     }
+    arguments = ["--averaging", "posteriors", "--json"]
+    assert main(["evaluate", weights, "digits", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["averaging"] == "posteriors"
     assert main(["evaluate", weights, "digits", "--method", "centre-crop"]) == 0
     assert "Q=37, centre-crop, without flips" in capsys.readouterr().out
+
+
+def test_flags_reach_the_run(tmp_path: Path) -> None:
+    flags = ["--dropout", "0.25", "--batch-norm", "--lrn", "caffe", "--scale", "40", "--crop", "32"]
+    flags += ["--momentum", "0", "--seed", "7", "--init", "he", "--learning-rate", "1e-6"]
+    arguments = ["train", "digits", "--net", "A-LRN", "--out", str(tmp_path), *flags, *TINY]
+    assert main(arguments) == 0
+    model = load(tmp_path / "weights.safetensors")
+    config = model.config
+    assert (config.dropout, config.batch_norm, config.lrn) == (0.25, True, "caffe")
+    assert (model.provenance.S, model.provenance.seed) == (40, 7)
+    recipe = model.provenance.recipe
+    assert recipe is not None
+    assert (recipe["momentum"], recipe["init"], recipe["learning_rate"]) == (0, "he", 1e-6)
 
 
 def test_staged_training_from_the_command_line(trained: Path, tmp_path: Path) -> None:
@@ -162,6 +179,8 @@ def test_staged_training_from_the_command_line(trained: Path, tmp_path: Path) ->
         (["--net", "D", "--init", "xavier"], ["unknown init 'xavier'", "glorot"]),
         (["--net", "D", "--lrn", "x"], ["lrn 'x'"]),
         (["--net", "D", "--device", "tpu"], ["device 'tpu'"]),
+        (["--net", "D", "--device", "cpu:x"], ["device 'cpu:x'"]),
+        (["--net", "D", "--scale", "10000000"], ["S 10000000", "32 times"]),
         (["--net", "D", "--init-from", "nothing.safetensors"], ["nothing.safetensors", "no such"]),
         (["--net", "D", "--init-from", "text"], ["text", "not a safetensors file"]),
         (["--net", "D", "--init-from", "short"], ["short", "truncated or damaged"]),
@@ -197,6 +216,7 @@ def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_pat
     assert "epochs 0" in fails("reproduce", "digits", "--epochs", 0, "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
     assert "scale 31" in fails("evaluate", weights, "digits", "--scales", "31")
+    assert "scales ''" in fails("evaluate", weights, "digits", "--scales", "")
     assert "'a,b'" in fails("evaluate", weights, "digits", "--scales", "a,b")
     assert "'tencrop'" in fails("evaluate", weights, "digits", "--method", "tencrop")
     assert "no such file" in fails("evaluate", tmp_path / "w", "digits")
@@ -236,7 +256,17 @@ def test_a_full_disk_is_a_failed_run_and_says_so(tmp_path: Path) -> None:
     assert found.returncode == 1, found.stderr
     assert "state.safetensors: could not be written" in found.stderr
     assert found.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]  # and it is empty
+
+
+def test_training_goes_on_when_nobody_reads(tmp_path: Path) -> None:
+    for out, end in (("pipe", "| head -c 1 >/dev/null; exit ${PIPESTATUS[0]}"), ("closed", ">&-")):
+        arguments = ["train", "digits", "--net", "A", "--width", "0.0625", "--epochs", "3"]
+        command = [sys.executable, "-m", "vggnet", *arguments, "--out", str(tmp_path / out)]
+        shell = f"{shlex.join(command)} {end}"
+        found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert (tmp_path / out / "weights.safetensors").exists()
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vggnet import Config, InputError
@@ -58,6 +59,15 @@ def test_options_change_the_layers() -> None:
     assert (layers["fc7"].in_channels, layers["fc7"].out_channels) == (1024, 1024)
     assert layers["fc8"].out_channels == 7
     assert min(layer.out_channels for layer in Config("A", width=1e-6).layers()) == 1
+
+
+def test_numpys_integers_are_integers() -> None:
+    config = Config("A", num_classes=np.int64(10))  # type: ignore[arg-type]
+    assert type(config.num_classes) is int
+
+
+def test_a_departure_shows_in_the_name() -> None:
+    assert (Config("D").title, Config("D", batch_norm=True).title) == ("D", "D-BN")
 
 
 @pytest.mark.parametrize(

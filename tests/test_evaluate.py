@@ -149,6 +149,8 @@ def test_a_result_carries_its_protocol(model: VGG, images: list[NDArray[np.uint8
     [
         ({"scales": [31]}, "test scale 31 is smaller than the net's crop 32"),
         ({"scales": []}, "no test scale"),
+        ({"scales": [37, 32, 37]}, "given twice"),
+        ({"scales": [10_000_000]}, "more than 32 times"),
         ({"scales": [37], "method": "tencrop"}, "unknown method 'tencrop'"),
         ({"scales": [37], "averaging": "logits"}, "unknown averaging 'logits'"),
     ],

@@ -41,8 +41,3 @@ def test_imports_point_up() -> None:
     for module in modules:
         above = set(modules[: modules.index(module)])
         assert imported(SOURCE / f"{module}.py") <= above, module
-
-
-def test_files_stay_small() -> None:
-    for path in SOURCE.glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 350, path.name

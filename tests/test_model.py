@@ -139,6 +139,76 @@ def test_activations_alone_equal_activations_together_and_carry_gradients() -> N
         assert gradient.abs().sum() > 0
 
 
+def test_hooks_of_every_kind_see_what_was_there() -> None:
+    """A ReLU overwrites its input only when nobody looks; Grad-CAM and others do look."""
+    images = pixels(1, 3, 64, 64)
+    clean = small("A", batch_norm=True)
+    expected = clean.activations(images, ["bn3_2", "relu3_2", "fc6"])
+    weights = dict(clean.named_parameters())
+    gradient = torch.autograd.grad(clean(images).square().sum(), weights["conv3_1.weight"])[0]
+
+    def run(register: Any) -> VGG:
+        model = small("A", batch_norm=True)
+        handle = register(model)
+        model(images).square().sum().backward()
+        if handle is not None:
+            handle.remove()
+        torch.testing.assert_close(model.get_parameter("conv3_1.weight").grad, gradient)
+        return model
+
+    seen: list[Tensor] = []
+
+    def ignore(*_: Any) -> None:
+        return None
+
+    for name in ("bn3_2", "relu3_2", "conv3_2", "fc6", "relu6", "pool3", "fc8"):
+        run(lambda m, n=name: getattr(m, n).register_full_backward_hook(ignore))
+        run(lambda m, n=name: getattr(m, n).register_full_backward_pre_hook(ignore))
+    run(lambda m: m.relu3_2.register_forward_pre_hook(lambda _, x: seen.append(x[0])))
+    assert torch.equal(seen.pop(), expected["bn3_2"])
+    run(lambda m: m.relu6.register_forward_pre_hook(lambda _, x: seen.append(x[0])))
+    assert torch.equal(seen.pop(), expected["fc6"])
+    everything: dict[int, Tensor] = {}
+    whole = nn.modules.module.register_module_forward_hook
+    model = run(lambda m: whole(lambda layer, _, y: everything.__setitem__(id(layer), y)))
+    assert torch.equal(everything[id(model.bn3_2)], expected["bn3_2"])
+
+
+def test_a_layer_that_hands_its_input_on_is_not_overwritten() -> None:
+    model = small("A", batch_norm=True)
+    model.bn3_2 = nn.Identity()  # as after folding it into its convolution
+    found = model.activations(pixels(1, 3, 64, 64), ["conv3_2", "relu3_2"])
+    assert found["conv3_2"].min() < 0
+    model.criterion = nn.CrossEntropyLoss()  # no layer of the net
+    assert model(pixels(1, 3, 64, 64)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("net", ["A-LRN", "C", "E"])
+def test_gradients_are_the_references(net: str) -> None:
+    model = small(net, dropout=0.0).train()
+    images = pixels(2, 3, 97, 64).double().requires_grad_()
+    features = pool5(model, images)
+    cells = [
+        classifier(model, features[:, :, i : i + 2, j : j + 2])
+        for i in range(features.shape[2] - 1)
+        for j in range(features.shape[3] - 1)
+    ]
+    # The reference's weights carry no gradient: compare at the image.
+    (expected,) = torch.autograd.grad(torch.stack(cells).mean(0).square().sum(), images)
+    (found,) = torch.autograd.grad(model(images).square().sum(), images)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-14)
+
+
+def test_lrn_in_float16_does_not_overflow() -> None:
+    x = torch.full((1, 8, 4, 4), 300.0)
+    expected = LocalResponseNorm(LRN(), "krizhevsky")(x)
+    half = LocalResponseNorm(LRN(), "krizhevsky")(x.half())
+    torch.testing.assert_close(half.float(), expected, rtol=2e-3, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(LocalResponseNorm(LRN(), "krizhevsky")(x), expected)
+
+
 def test_activations_stop_at_the_last_one_asked_for() -> None:
     model = small("A")
     ran = []
@@ -146,6 +216,9 @@ def test_activations_stop_at_the_last_one_asked_for() -> None:
         child.register_forward_hook(lambda m, i, o, name=name: ran.append(name))
     model.activations(pixels(1, 3, 64, 64), ["pool2", "relu1_1"])
     assert ran[-1] == "pool2"
+    assert list(model.activations(pixels(1, 3, 64, 64), iter(["pool2"]))) == ["pool2"]
+    with pytest.raises(InputError, match="takes a list of names"):
+        model.activations(pixels(1, 3, 64, 64), "pool5")
     with pytest.raises(InputError, match=r"no layer 'relu9_1'.*relu5_2"):
         model.activations(pixels(1, 3, 64, 64), ["relu9_1"])
 

@@ -10,10 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from vggnet import Config, account, load
+from vggnet import Config, InputError, account, load, report
 from vggnet.cli import main
+from vggnet.datasets import digits
+from vggnet.images import rescale
+from vggnet.reproduce import read_metrics
 
 ARGUMENTS = ["reproduce", "digits", "--width", "0.0625", "--epochs", "2"]
 KILLS = int(os.environ.get("VGGNET_KILLS", "3"))
@@ -62,6 +67,46 @@ def test_results_keep_their_contract(whole: tuple[Path, float]) -> None:
     assert (sizes["D"]["paper_millions"], sizes["D"]["counted"]) == (138, 138_357_544)
     small = Config("D", num_classes=10, crop=32, width=0.0625)
     assert sizes["D"]["here"] == account(small).parameters
+
+
+def test_errors_are_those_of_the_saved_nets(whole: tuple[Path, float]) -> None:
+    results = json.loads((whole[0] / "results.json").read_text())
+    data = digits()
+    for row, crop in list(zip(results["rows"], results["centre_crop"], strict=True))[::4]:
+        model = load(whole[0] / "runs" / f"{row['net']}-S37" / "weights.safetensors")
+        images = [rescale(image, 37) for image in data.test.images]
+        # One view at a time, by the forward alone.
+        for found, views in ((row, images), (crop, [i[2:34, 2:34] for i in images])):
+            pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+            with torch.no_grad():
+                wrong = model(pixels).argmax(dim=1).numpy() != data.test.labels
+            assert found["top1"] == pytest.approx(100 * wrong.mean())
+    assert [crop["protocol"]["method"] for crop in results["centre_crop"]] == ["centre-crop"] * 6
+    recipes = {run["name"]: (run["parent"], run["recipe"]) for run in results["runs"]}
+    assert recipes["A-S37"][0] is None
+    assert recipes["E-S37"][0] == "A-S37"
+    assert recipes["E-S37"][1]["model"]["net"] == "E"
+    assert not recipes["E-S37"][1]["flip"]
+
+
+def test_curves_are_those_of_the_metrics(
+    whole: tuple[Path, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(report, "_chart", lambda series, title: drawn.setdefault(title, series))
+    records = read_metrics(whole[0] / "runs" / "A-S37")
+    report._curves({"A": records})
+    losses = [r["loss"] for r in records if r["kind"] == "train" and r["epoch"] == 1]
+    errors = [r["error"] for r in records if r["kind"] == "validation"]
+    assert drawn["Training loss (mean of an epoch)"]["A"][1] == pytest.approx(np.mean(losses))
+    assert drawn["Validation error, top-1, %"]["A"] == errors
+
+
+def test_damaged_metrics_are_refused(tmp_path: Path) -> None:
+    for text in ("", "no json\n"):
+        (tmp_path / "metrics.jsonl").write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.jsonl.*train anew"):
+            read_metrics(tmp_path)
 
 
 def test_deeper_nets_are_staged_from_a(whole: tuple[Path, float]) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from vggnet import Config, InputError, RunError, TrainConfig, build, load, save
 from vggnet.datasets import Dataset, Part, digits
+from vggnet.evaluate import evaluate
 from vggnet.initialize import STAGED_LAYERS
 from vggnet.loading import TrainingImages
 from vggnet.recipes import a_256, deeper_256, in_proportion, on_digits
@@ -45,28 +46,30 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_steps_are_the_papers_sgd(data: Dataset, tmp_path: Path) -> None:
-    """Two epochs against §3.1 written out: momentum, L2 penalty, mean loss, by autograd alone."""
-    values = config(
-        model=replace(NET, dropout=0.0), epochs=2, learning_rate=0.003, colour_shift=0.0
-    )
+    """Four epochs against §3.1 written out: momentum, L2 penalty, mean loss, by autograd alone."""
+    # A patience of one epoch: the rate is divided as soon as validation does not improve.
+    values = config(epochs=4, learning_rate=0.003, patience=1, seed=2)
     weights = train(values, data, tmp_path)
     model = build_for(values, data, None).train()
     images = TrainingImages(
-        data, S=37, crop=32, batch_size=32, flip=False, colour_shift=0.0, seed=0
+        data, S=37, crop=32, batch_size=32, flip=False, colour_shift=0.1, seed=2
     )
+    rates = {record["epoch"]: record["learning_rate"] for record in records(tmp_path, "train")}
+    assert len(set(rates.values())) > 1
     velocity = [torch.zeros_like(p) for p in model.parameters()]
-    losses = []
-    for epoch in range(2):
+    losses: list[float] = []
+    for epoch in range(4):
         for batch in images.epoch(epoch):
-            loss = F.cross_entropy(model(batch.images), batch.labels)
+            torch.manual_seed((2 << 32) + len(losses))  # of dropout
+            loss = F.cross_entropy(model(batch.images + batch.shifts), batch.labels)
             losses.append(loss.item())
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
                 for p, v, g in zip(model.parameters(), velocity, gradients, strict=True):
                     v.mul_(0.9).add_(g + 5e-4 * p)
-                    p.sub_(0.003 * v)
+                    p.sub_(rates[epoch] * v)
     found = [record["loss"] for record in records(tmp_path, "train")]
-    assert len(found) == 10
+    assert len(found) == 20
     assert found == pytest.approx(losses, rel=1e-4)
     for key, value in load(weights).state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3, atol=1e-5)
@@ -97,12 +100,28 @@ def test_training_learns(data: Dataset, tmp_path: Path) -> None:
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 7, 12])
+def test_validation_is_on_the_validation_images(data: Dataset, tmp_path: Path) -> None:
+    values = config(epochs=2, learning_rate=0.003)
+    model = load(train(values, data, tmp_path))
+    last = records(tmp_path, "validation")[-1]["error"]
+    assert last == evaluate(model, data.validation, scales=[37], flips=False).top1
+    assert last != evaluate(model, data.test, scales=[37], flips=False).top1
+
+
+@pytest.mark.parametrize("options", [{}, {"patience": 1, "epochs": 6}, {"momentum": 0.0}])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("stop_at", [1, 5, 12])
 def test_a_stopped_run_ends_as_one_never_stopped(
-    stop_at: int, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop_at: int,
+    batch_norm: bool,
+    options: dict[str, Any],
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped in the middle of a step, with a checkpoint at every step or every epoch."""
-    expected = train(config(), data, tmp_path / "whole")
+    values = config(model=replace(NET, batch_norm=batch_norm), learning_rate=1e-3, **options)
+    expected = train(values, data, tmp_path / "whole")
     if stop_at % 2:
         monkeypatch.setattr("vggnet.train._CHECKPOINT_SECONDS", 0.0)
     steps = 0
@@ -118,12 +137,15 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(config(), data, tmp_path / "stopped")
+            train(values, data, tmp_path / "stopped")
+    with pytest.raises(InputError, match="seed 0 instead of 1"):
+        train(replace(values, seed=1), data, tmp_path / "stopped")
+    (tmp_path / "stopped" / ".state.safetensors.x1y2").write_text("of a write that was killed")
     assert not (tmp_path / "stopped" / "weights.safetensors").exists()
     # Half a line, as a killed process leaves it.
     with (tmp_path / "stopped" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tra')
-    found = train(config(), data, tmp_path / "stopped")
+    found = train(values, data, tmp_path / "stopped")
     assert found.read_bytes() == expected.read_bytes()
     metrics = [(path.parent / "metrics.jsonl").read_bytes() for path in (found, expected)]
     assert metrics[0] == metrics[1]
@@ -140,6 +162,63 @@ def test_a_finished_run_is_left_as_it_is(data: Dataset, tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == before
 
 
+def test_a_state_left_beside_finished_weights_goes(data: Dataset, tmp_path: Path) -> None:
+    train(config(epochs=1), data, tmp_path)
+    (tmp_path / "state.safetensors").write_text("left")
+    train(config(epochs=1), data, tmp_path)
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_a_damaged_run_is_refused_with_a_remedy(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("short", "gone", "cut", "weights"):
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), data, tmp_path / name, log=stop)
+    (tmp_path / "short" / "metrics.jsonl").write_text("")
+    (tmp_path / "gone" / "metrics.jsonl").unlink()
+    state = tmp_path / "cut" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    save(build("A", crop=32, width=1 / 16), tmp_path / "weights" / "state.safetensors")
+    words = {
+        "short": "shorter than when the run stopped.*delete",
+        "gone": "shorter than when the run stopped.*delete",
+        "cut": "truncated.*start the run anew, delete",
+        "weights": "is not the state of a run",
+    }
+    for name, word in words.items():
+        with pytest.raises(InputError, match=word):
+            train(config(), data, tmp_path / name)
+
+
+def test_somebody_elses_metrics_are_not_overwritten(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("precious\n")
+    with pytest.raises(InputError, match="choose another --out"):
+        train(config(), data, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == "precious\n"
+
+
+def test_the_same_net_starts_from_all_its_weights(data: Dataset, tmp_path: Path) -> None:
+    values = config(model=replace(NET, net="C"), epochs=1)
+    parent = train(values, data, tmp_path / "parent")
+    start = build_for(values, data, load(parent))
+    for key, value in load(parent).state_dict().items():
+        assert torch.equal(start.state_dict()[key], value), key
+
+
+def test_the_header_tells_whether_images_were_flipped(data: Dataset, tmp_path: Path) -> None:
+    for flip in (False, True):
+        weights = train(config(epochs=1), replace(data, flip=flip), tmp_path / str(flip))
+        recipe = load(weights).provenance.recipe
+        assert recipe is not None
+        assert recipe["flip"] is flip
+    one, other = (records(tmp_path / name, "train") for name in ("False", "True"))
+    assert one[0]["loss"] != other[0]["loss"]
+
+
 def test_a_folder_with_another_recipe_is_refused(data: Dataset, tmp_path: Path) -> None:
     train(config(epochs=1), data, tmp_path)
     with pytest.raises(InputError, match=r"recipe\.epochs 1 instead of 2.*--out"):
@@ -154,7 +233,7 @@ def test_the_weight_file_tells_the_whole_run(data: Dataset, tmp_path: Path) -> N
     assert (known.dataset, known.S, known.seed, known.parent) == ("digits", 37, 9, None)
     assert known.recipe is not None
     rebuilt = TrainConfig(**{**known.recipe, "model": Config(**known.recipe["model"])})
-    assert rebuilt == values
+    assert rebuilt == replace(values, flip=False)  # digits are not flipped
     assert model.mean.tolist() == pytest.approx(data.mean_rgb)
 
 
@@ -240,6 +319,8 @@ def test_recipes_are_the_papers() -> None:
     ("values", "words"),
     [
         ({"S": 31}, "S 31 is smaller than the crop 32.*37"),
+        ({"S": 37.5}, "S 37.5 is not a whole number"),
+        ({"S": 10_000_000}, "S 10000000 is more than 32 times"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"epochs": -1}, "epochs -1"),
         ({"patience": 1.5}, "patience 1.5"),

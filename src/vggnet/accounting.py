@@ -61,8 +61,16 @@ class Account:
         return sum(layer.activations for layer in self.layers)
 
     def receptive_field(self, name: str) -> int:
-        """Receptive field in pixels of the named layer."""
-        return next(layer.receptive_field for layer in self.layers if layer.name == name)
+        """Receptive field in pixels of the named layer.
+
+        Raises:
+            InputError: for a name that is not among `layers`.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer.receptive_field
+        known = ", ".join(layer.name for layer in self.layers)
+        raise InputError(f"net {self.config.net} lists no layer {name!r}: it lists {known}")
 
     def training_memory(self, batch: int) -> dict[str, int]:
         """Bytes that a float32 training step on `batch` images of this size needs.
@@ -71,8 +79,9 @@ class Account:
         pass needs of the forward pass: the image after mean subtraction, every layer's output
         after its ReLU (written over the layer's own output, so counted once), the second copy
         that batch normalisation or LRN makes (three for LRN), pooling's outputs with their
-        8-byte indices, and dropout's output and mask. Work space of the convolutions comes on top
-        and depends on the library.
+        8-byte indices, and dropout's output and mask. `passing`: the gradients that the backward
+        pass holds at its widest, those of the input and output of the largest layer. Work space
+        of the convolutions comes on top and depends on the library.
         """
         if batch < 1:
             raise InputError(f"batch {batch} is not 1 or more")
@@ -87,6 +96,7 @@ class Account:
                 values += 2 * layer.activations
         parts = dict.fromkeys(("parameters", "gradients", "momentum"), 4 * self.parameters)
         parts["kept"] = batch * (4 * values + 8 * eight_byte)
+        parts["passing"] = batch * 2 * 4 * max(layer.activations for layer in self.layers)
         parts["total"] = sum(parts.values())
         return parts
 

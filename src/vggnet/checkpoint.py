@@ -50,6 +50,9 @@ def save(model: VGG, path: str | Path, **provenance: Any) -> None:
     Raises:
         InputError: for class names that do not fit, or a path that cannot be written.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if not isinstance(model, VGG):
+        raise InputError(f"save takes a VGG, not a {type(model).__name__}: give the net inside it")
     try:
         known = replace(model.provenance, **provenance)
     except TypeError as error:
@@ -59,16 +62,14 @@ def save(model: VGG, path: str | Path, **provenance: Any) -> None:
         known = replace(known, class_names=tuple(names))
         if len(names) != model.config.num_classes:
             raise InputError(f"{len(names)} class names for {model.config.num_classes} classes")
+    difference = _difference(model.config, model.state_dict())
+    if difference:
+        raise InputError(f"save: the net is not the one that its config describes: {difference}")
     header = {
         "format": FORMAT,
         "version": __version__,
         "config": asdict(model.config),
-        "preprocessing": {
-            "order": "RGB" if model.config.in_channels == 3 else None,
-            "range": [0, 255],
-            "mean": model.mean.tolist(),
-            "inside_the_net": True,
-        },
+        "preprocessing": _preprocessing(model.config, model.mean.tolist()),
         **asdict(known),
     }
     write_tensors(Path(path), model.state_dict(), header)
@@ -90,18 +91,16 @@ def load(path: str | Path, *, net: str | None = None) -> VGG:
     header = _header(path, raw)
     if net is not None and header.config.net != net:
         raise InputError(f"{path}: holds net {header.config.net}, not {net}")
-    with torch.device("meta"):
-        model = VGG(header.config, header.mean)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            raise InputError(
-                f"{path}: does not hold the net {header.config.net} that its header describes: "
-                f"{key} is {found.get(key, 'missing')}, expected {expected.get(key, 'nothing')}"
-            )
+    difference = _difference(header.config, tensors)
+    if difference:
+        raise InputError(
+            f"{path}: does not hold the net {header.config.net} that its header describes: "
+            f"{difference}"
+        )
     if tensors["mean"].tolist() != list(header.mean):
         raise InputError(f"{path}: the header's mean is not the one in the weights")
+    with torch.device("meta"):
+        model = VGG(header.config, header.mean)
     model.load_state_dict(tensors, assign=True)
     model.provenance = header.provenance
     return model.eval()
@@ -182,7 +181,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a plain open would not
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -215,6 +217,30 @@ def _why_broken(path: Path) -> str:
     return "not a safetensors file"
 
 
+def _preprocessing(config: Config, mean: list[float]) -> dict[str, Any]:
+    """What the net does with its images; the only way there is, written for other readers."""
+    order = "RGB" if config.in_channels == 3 else None
+    return {"order": order, "range": [0, 255], "mean": mean, "inside_the_net": True}
+
+
+def _difference(config: Config, tensors: dict[str, Tensor]) -> str | None:
+    """The first tensor that is not as the net of this config has it, in words."""
+    try:
+        with torch.device("meta"):
+            net = VGG(config).state_dict()
+    except (RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+        return f"no such net can be made ({error})"
+    expected = {key: tuple(value.shape) for key, value in net.items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            had, wanted = found.get(key, "missing"), expected.get(key, "nothing")
+            return f"{key} is {had}, expected {wanted}"
+        if net[key].is_floating_point() != tensors[key].is_floating_point():
+            return f"{key} is of {tensors[key].dtype}"
+    return None
+
+
 def _header(path: Path, metadata: dict[str, str] | None) -> Header:
     raw = parse_header(path, metadata)
     if raw.get("format") != FORMAT:
@@ -227,7 +253,13 @@ def _header(path: Path, metadata: dict[str, str] | None) -> Header:
     try:
         config = Config(**raw["config"])
         mean = tuple(float(value) for value in raw["preprocessing"]["mean"])
+        if raw["preprocessing"] != _preprocessing(config, list(mean)):
+            raise InputError(f"its pre-processing is not this net's: {raw['preprocessing']}")
         names = raw["class_names"]
+        if names is not None and len(names) != config.num_classes:
+            raise InputError(f"{len(names)} class names for {config.num_classes} classes")
+        if raw["S"] is not None and not isinstance(raw["S"], int):
+            raise InputError(f"its S {raw['S']!r} is not a whole number")
         provenance = Provenance(
             class_names=None if names is None else tuple(names),
             **{key: raw[key] for key in ("dataset", "S", "seed", "recipe", "parent")},

@@ -9,9 +9,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from vggnet import __version__
 from vggnet.configs import NETS, TABLE_1, Config
@@ -33,13 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         COMMANDS[args.command].run(args)
-        sys.stdout.flush()
+        if sys.stdout:  # there is none where it was closed
+            sys.stdout.flush()
     except InputError as error:
         return _fail(2, error)
     except RunError as error:
         return _fail(1, error)
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on where it stopped", file=sys.stderr)
+        resumes = args.command in ("train", "reproduce")
+        note = ": the same command goes on where it stopped" * resumes
+        print(f"\ninterrupted{note}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -195,9 +199,9 @@ def _train(args: argparse.Namespace) -> None:
     data = open_dataset(args.data)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
     weights = train(config, data, args.out, parent=args.init_from, device=_device(args), log=_say)
-    net = checkpoint.load(weights)
+    net = checkpoint.load(weights).to(_device(args))
     result = evaluate(net, data.test, scales=[config.S], flips=data.flip)
-    print(_errors(result))
+    print(result)
     print(f"weights: {weights}")
 
 
@@ -240,15 +244,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.scales is None and model.provenance.S is None:
         raise InputError(f"{args.weights}: does not say its S: give --scales")
     result = evaluate(
-        model.to(_device(args) or "cpu"),
+        model.to(_device(args)),
         data.test,
-        scales=_scales(args.scales) if args.scales else [model.provenance.S or 0],
+        scales=_scales(args.scales) if args.scales is not None else [model.provenance.S or 0],
         method=args.method,
         averaging=args.averaging,
         flips=data.flip,
         progress=True,
     )
-    print(json.dumps(result.to_json(), indent=1) if args.json else _errors(result))
+    print(json.dumps(result.to_json(), indent=1) if args.json else result)
 
 
 def _scales(text: str) -> list[int]:
@@ -256,17 +260,6 @@ def _scales(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"scales {text!r}: give whole numbers of pixels, such as 32,36") from None
-
-
-def _errors(result: Any) -> str:
-    def one(error: float, bounds: tuple[float, float]) -> str:
-        return f"{error:.2f} % [{bounds[0]:.2f}, {bounds[1]:.2f}]"
-
-    return (
-        f"top-1 error {one(result.top1, result.top1_interval)}, "
-        f"top-5 error {one(result.top5, result.top5_interval)} (95 % intervals), n={result.n}\n"
-        f"protocol: {result.protocol}"
-    )
 
 
 # reproduce
@@ -315,25 +308,32 @@ def _device_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
 
-def _device(args: argparse.Namespace) -> str | None:
+def _device(args: argparse.Namespace) -> str:
     import torch
 
-    if args.device is None:
-        return "cuda" if torch.cuda.is_available() else None
-    kind = args.device.partition(":")[0]
+    from vggnet.train import best_device
+
+    device: str = args.device or best_device()
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = None
     if kind not in ("cpu", "cuda"):
-        raise InputError(f"device {args.device!r} is not known: take cpu or cuda")
+        raise InputError(f"device {device!r} is not known: take cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {args.device!r}: this PyTorch sees no CUDA device; take cpu")
-    return str(args.device)
+        raise InputError(f"device {device!r}: this PyTorch sees no CUDA device; take cpu")
+    return device
 
 
 def _say(line: str) -> None:
     """Prints a line above a progress bar, if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    if sys.stdout:
+        # A run goes on when nobody reads it any more.
+        with suppress(BrokenPipeError):
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
 
 COMMANDS = {

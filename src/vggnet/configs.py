@@ -5,6 +5,7 @@ Nothing here imports PyTorch: `vggnet info` and the accounting read the same dat
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import index
 from typing import Literal
 
 from vggnet.errors import InputError
@@ -148,8 +149,9 @@ class Config:
             raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
         for name in ("num_classes", "in_channels", "crop"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise InputError(f"{name} {value!r} is not a whole number of 1 or more")
+            object.__setattr__(self, name, index(value))  # NumPy's integers become Python's
         if self.crop % 32:
             low = self.crop // 32 * 32
             near = f"{low} or {low + 32}" if low else "32"
@@ -170,6 +172,11 @@ class Config:
     def stages(self) -> tuple[Stage, ...]:
         """The stages as Table 1 gives them, before the width is applied."""
         return NETS[self.net]
+
+    @property
+    def title(self) -> str:
+        """The net's name in tables and protocols: D, or D-BN where it departs from the paper."""
+        return f"{self.net}-BN" if self.batch_norm else self.net
 
     @property
     def weight_layers(self) -> int:

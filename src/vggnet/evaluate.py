@@ -15,6 +15,7 @@ from vggnet.datasets import Part
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels, centre_crop, rescale
 from vggnet.model import VGG
+from vggnet.recipes import LARGEST_SCALE
 
 Method = Literal["dense", "centre-crop"]
 Averaging = Literal["scores", "posteriors"]
@@ -54,6 +55,8 @@ class Protocol:
             raise InputError(f"unknown averaging {self.averaging!r}: take {known}")
         if not self.Q:
             raise InputError("no test scale Q: give at least one")
+        if len(set(self.Q)) < len(self.Q):
+            raise InputError(f"test scales {', '.join(map(str, self.Q))}: one is given twice")
 
     def __str__(self) -> str:
         scales = ", ".join(map(str, self.Q))
@@ -74,6 +77,16 @@ class Result:
     top1_interval: tuple[float, float]
     top5: float
     top5_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        def one(error: float, bounds: tuple[float, float]) -> str:
+            return f"{error:.2f} % [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+
+        return (
+            f"top-1 error {one(self.top1, self.top1_interval)}, "
+            f"top-5 error {one(self.top5, self.top5_interval)} (95 % intervals), n={self.n}\n"
+            f"protocol: {self.protocol}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As `vggnet evaluate --json` prints it."""
@@ -110,11 +123,14 @@ def posteriors(
         InputError: for a scale below the net's crop, or an image that is no H×W×3 uint8 array.
         RunError: when the net gives scores that are not finite.
     """
-    protocol = Protocol(model.config.net, None, tuple(scales), method, averaging, flips)
+    protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
+    crop = model.config.crop
     for scale in protocol.Q:
-        if scale < model.config.crop:
+        if scale < crop:
+            raise InputError(f"test scale {scale} is smaller than the net's crop {crop}")
+        if scale > LARGEST_SCALE * crop:
             raise InputError(
-                f"test scale {scale} is smaller than the net's crop {model.config.crop}"
+                f"test scale {scale} is more than {LARGEST_SCALE} times the net's crop {crop}"
             )
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -156,7 +172,7 @@ def evaluate(
 ) -> Result:
     """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`."""
     protocol = Protocol(
-        model.config.net, model.provenance.S, tuple(scales), method, averaging, flips
+        model.config.title, model.provenance.S, tuple(scales), method, averaging, flips
     )
     found = posteriors(
         model,

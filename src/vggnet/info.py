@@ -76,7 +76,8 @@ def walk(net: Account, batch: int) -> str:
         f"{_align(rows)}\n\n"
         f"Training memory at batch {batch}, float32, GiB: parameters {memory['parameters']}, "
         f"gradients {memory['gradients']}, momentum {memory['momentum']}, kept for the backward "
-        f"pass {memory['kept']}, together {memory['total']}."
+        f"pass {memory['kept']}, passing gradients {memory['passing']}, "
+        f"together {memory['total']}."
     )
 
 

@@ -1,6 +1,6 @@
 """The net: one class, one linear forward for all configurations, at the crop's size or larger."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ class VGG(nn.Module):
         self._mean_values = tuple(float(value) for value in mean)
         self.register_buffer("mean", torch.tensor(self._mean_values))
         self.provenance = Provenance()
+        self._names = tuple(layer.name for layer in config.layers())
         for layer in config.layers():
             self.add_module(layer.name, _module(layer, config))
 
@@ -91,7 +92,7 @@ class VGG(nn.Module):
         """
         return self._run(images, ("fc8",))["fc8"]
 
-    def activations(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Named outputs of one forward, which ends at the last of them.
 
         Args:
@@ -105,7 +106,10 @@ class VGG(nn.Module):
         Raises:
             InputError: for a name that the net does not have.
         """
-        known = [*(name for name, _ in self.named_children()), "scores"]
+        if isinstance(names, str):
+            raise InputError(f"activations takes a list of names: [{names!r}]")
+        names = list(names)
+        known = [*self._names, "scores"]
         for name in names:
             if name not in known:
                 raise InputError(
@@ -118,16 +122,19 @@ class VGG(nn.Module):
         self._check(images)
         x = self._subtract_mean(images)
         kept: dict[str, Tensor] = {}
-        overwrite = False
-        for name, layer in self.named_children():
+        own = False  # whether x is the fresh output of a layer that nobody else reads
+        for name in self._names:
+            layer = getattr(self, name)
             # A ReLU writes over its input (a tenth of the time of a forward on a CPU), unless
             # somebody asked for that input, by name or with a hook.
-            x = layer(x, overwrite) if isinstance(layer, ReLU) else layer(x)
+            watched = _is_watched(layer)
+            x = layer(x, own and not watched) if isinstance(layer, ReLU) else layer(x)
             if name in names:
                 kept[name] = x
                 if len(kept) == len(names):
                     return kept
-            overwrite = not (name in names or torch.compiler.is_compiling() or layer._forward_hooks)
+            fresh = isinstance(layer, nn.Conv2d | nn.BatchNorm2d | FullyConnected)
+            own = fresh and not watched and name not in names
         kept["scores"] = x.mean(dim=(2, 3))
         return kept
 
@@ -145,13 +152,29 @@ class VGG(nn.Module):
             )
 
     def _subtract_mean(self, images: Tensor) -> Tensor:
-        # In float32 at least: in bfloat16 the difference of two numbers near 128 is off by 0.5.
+        # In float32 at least: in bfloat16 the difference of two numbers near 128 is off by 0.5
+        # (a net cast to bfloat16 has rounded its mean too, by up to 0.25).
         wide = torch.promote_types(self.mean.dtype, torch.float32)
         x = images.to(wide) - self.mean.to(wide).view(1, -1, 1, 1)
         return x.to(self.mean.dtype)
 
     def extra_repr(self) -> str:
         return str(self.config)
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    """Whether a hook of any kind sees the layer's input, output or gradients.
+
+    A compiler decides for itself what to overwrite: to it, every layer is watched.
+    """
+    return bool(
+        torch.compiler.is_compiling()
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
 
 
 class ReLU(nn.Module):
@@ -202,10 +225,14 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels, reach = x.shape[1], self.lrn.size // 2
-        band = torch.full((channels, channels), self.alpha, dtype=x.dtype, device=x.device)
+        # In float32 at least: squares of activations overflow in float16.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        band = torch.full((channels, channels), self.alpha, dtype=wide, device=x.device)
         band = band.tril(reach).triu(-reach)[:, :, None, None]
-        bias = torch.full((channels,), self.lrn.k, dtype=x.dtype, device=x.device)
-        return x * F.conv2d(x * x, band, bias) ** -self.lrn.beta
+        bias = torch.full((channels,), self.lrn.k, dtype=wide, device=x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            scale = F.conv2d(x.to(wide).square(), band, bias) ** -self.lrn.beta
+        return x * scale.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.lrn.size}, alpha={self.alpha}, beta={self.lrn.beta}, k={self.lrn.k}"

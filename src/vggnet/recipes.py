@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vggnet.initialize import Init
 
 PAPER_CROP = 224
+LARGEST_SCALE = 32
+"""S and Q are at most so many crops: beyond, a typing error fills the memory."""
 
 
 def in_proportion(size: int, crop: int) -> int:
@@ -54,7 +56,13 @@ class TrainConfig:
     """One seed gives one loss curve on one machine."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.S, int) or self.model.crop > self.S:
+        if not isinstance(self.S, int):
+            raise InputError(f"S {self.S!r} is not a whole number of pixels")
+        if self.S > LARGEST_SCALE * self.model.crop:
+            raise InputError(
+                f"S {self.S} is more than {LARGEST_SCALE} times the crop {self.model.crop}"
+            )
+        if self.S < self.model.crop:
             raise InputError(
                 f"S {self.S!r} is smaller than the crop {self.model.crop}: crops are cut from "
                 f"images of smallest side S; the paper's is {in_proportion(256, self.model.crop)}"
@@ -82,8 +90,9 @@ class TrainConfig:
 def a_256(model: Config) -> TrainConfig:
     """§3.1: net A at S = 256 from random weights, with Glorot's draw (the section's footnote).
 
-    Command: `vggnet train DATA --net A`. The paper: 2–3 weeks a net on four Titan Blacks, for all
-    its nets; A's error on ILSVRC-2012 validation, dense, is 29.6 % (Table 3).
+    As a command: `vggnet train DATA --net A --crop 224 --width 1 --batch-size 256
+    --learning-rate 1e-2 --epochs 74 --patience 5`. The paper: 2–3 weeks a net on four Titan
+    Blacks; A's error on ILSVRC-2012 validation, dense, is 29.6 % (Table 3).
     """
     return TrainConfig(replace(model, net="A"), S=in_proportion(256, model.crop))
 
@@ -92,7 +101,7 @@ def deeper_256(model: Config) -> TrainConfig:
     """§3.1: A-LRN, B, C, D or E at S = 256, staged from a trained net A.
 
     The first four convolutions and the three FC layers come from A and learn at the full rate,
-    the others are drawn at random. Command: `vggnet train DATA --net D --init-from A's weights`.
+    the others are drawn at random. As a command: as for A, with `--net D --init-from WEIGHTS`.
     The paper's errors (Table 3): A-LRN 29.7, B 28.7, C 28.1, D 27.0, E 27.3 %.
     """
     return TrainConfig(model, S=in_proportion(256, model.crop))

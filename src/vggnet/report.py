@@ -1,6 +1,7 @@
 """Results as a page and as text: the paper's tables with what was measured beside them."""
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,18 +41,19 @@ def html(results: Mapping[str, Any], metrics: Metrics) -> str:
 def table_3(results: Mapping[str, Any]) -> str:
     """Table 3 as text for a terminal."""
     data, rows = results["dataset"], results["rows"]
+    centre = [result["top1"] for result in results["centre_crop"]]
     lines = [
         f"Table 3 on {data['name']} ({data['test']} test images), error in percent, "
-        f"[95 % interval]; dense, one scale",
+        "[95 % interval]; dense, one scale; centre: top-1 of one centre crop",
         "",
-        f"{'':8}{'measured here':<36}{'paper (ILSVRC-2012 val)':<26}",
-        f"{'net':<8}{'S':<5}{'Q':<5}{'top-1':<20}{'top-5':<6}{'S':<5}{'Q':<5}{'top-1':<7}top-5",
+        f"{'':8}{'measured here':<45}paper (ILSVRC-2012 val)",
+        f"{'net':<8}{'S':<5}{'Q':<5}{'top-1':<20}{'top-5':<7}{'centre':<8}{'S':<5}{'Q':<5}{'top-1':<7}top-5",
     ]
-    for row in rows:
+    for row, other in zip(rows, centre, strict=True):
         theirs = row["paper"]
         top1 = f"{row['top1']:.1f} {_interval(row['top1_interval'])}"
         lines.append(
-            f"{row['net']:<8}{row['S']:<5}{row['Q'][0]:<5}{top1:<20}{row['top5']:<6.1f}"
+            f"{row['net']:<8}{row['S']:<5}{row['Q'][0]:<5}{top1:<20}{row['top5']:<7.1f}{other:<8.1f}"
             f"{theirs['S']:<5}{theirs['Q'][0]:<5}{theirs['top1']:<7}{theirs['top5']}"
         )
     return "\n".join(lines)
@@ -134,4 +136,6 @@ def _chart(series: Mapping[str, Sequence[float]], title: str) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    # Several charts stand in one page: each gets its own ids.
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{title.split()[0].lower()}-", svg)

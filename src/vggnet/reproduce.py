@@ -12,9 +12,10 @@ from vggnet import __version__, checkpoint, paper, recipes, report
 from vggnet.accounting import account
 from vggnet.configs import TABLE_1, Config
 from vggnet.datasets import Dataset
+from vggnet.errors import InputError
 from vggnet.evaluate import Result, evaluate
 from vggnet.recipes import TrainConfig, in_proportion
-from vggnet.train import METRICS, train
+from vggnet.train import METRICS, best_device, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Run:
     @property
     def name(self) -> str:
         """The run's folder: net and S."""
-        return f"{self.config.model.net}-S{self.config.S}"
+        return f"{self.config.model.title}-S{self.config.S}"
 
 
 def graph(
@@ -100,7 +101,7 @@ def reproduce(
         weights[run.name] = train(
             run.config, data, folder, parent=parent, device=device, label=label
         )
-        model = checkpoint.load(weights[run.name])
+        model = checkpoint.load(weights[run.name]).to(device or best_device())
         scales = [in_proportion(256, crop)]
         dense.append(evaluate(model, data.test, scales=scales, flips=data.flip))
         centre.append(evaluate(model, data.test, scales=scales, method="centre-crop", flips=False))
@@ -116,7 +117,14 @@ def reproduce(
             "validation": len(data.validation),
             "test": len(data.test),
         },
-        "recipe": runs[0].config.to_json(),
+        "runs": [
+            {
+                "name": run.name,
+                "parent": run.parent.name if run.parent else None,
+                "recipe": replace(run.config, flip=run.config.flip and data.flip).to_json(),
+            }
+            for run in runs
+        ],
         "parameters": [_parameters(run.config.model) for run in runs],
         "rows": [_table_3(result) for result in dense],
         "centre_crop": [result.to_json() for result in centre],
@@ -129,9 +137,21 @@ def reproduce(
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`."""
-    with (folder / METRICS).open() as file:
-        return [json.loads(line) for line in file]
+    """The records of a run's `metrics.jsonl`.
+
+    Raises:
+        InputError: when the file is missing, empty or not what training wrote.
+    """
+    path = folder / METRICS
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); delete {folder} to train anew"
+        ) from None
+    if not records:
+        raise InputError(f"{path}: is empty; delete {folder} to train anew")
+    return records
 
 
 def _parameters(model: Config) -> dict[str, Any]:

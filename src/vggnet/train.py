@@ -2,9 +2,10 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ WEIGHTS, METRICS, STATE = "weights.safetensors", "metrics.jsonl", "state.safeten
 
 _CHECKPOINT_SECONDS = 600.0
 _STEPS_PER_READ = 20
-"""Losses stay on the device for so many steps, so that a GPU is not stopped for each one."""
+"""Losses stay on a GPU for so many steps, so that it is not stopped for each one."""
 
 
 @dataclass(slots=True)
@@ -89,11 +90,12 @@ def train(
         InputError: when data and net do not fit, or `out` holds a run of another recipe.
         RunError: when the loss is not finite.
     """
-    place = torch.device(device or _best_device())
+    config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
+    place = torch.device(device or best_device())
     # Dropout draws from PyTorch's global generators; the caller gets them back as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         run = _Run(config, data, Path(out), parent, place)
-        return run.weights if run.finished else run.go(log, label or config.model.net)
+        return run.weights if run.finished else run.go(log, label or config.model.title)
 
 
 def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
@@ -171,7 +173,7 @@ class _Run:
             key = differing[0]
             raise InputError(
                 f"{file}: is of another run, {key} {theirs.get(key)!r} instead of "
-                f"{ours.get(key)!r}: choose another --out, or delete {self.out}"
+                f"{ours.get(key)!r}: choose another --out, or delete the old results"
             )
 
     def go(self, log: Callable[[str], None] | None, label: str) -> Path:
@@ -208,6 +210,7 @@ class _Run:
             group["lr"] = rate
         self.model.train()
         pending: list[tuple[int, Tensor, Tensor, int]] = []
+        wait = 1 if self.device.type == "cpu" else _STEPS_PER_READ
         saved = time.monotonic()
         for step, batch in enumerate(images.epoch(self.epoch, self.step), start=self.step):
             total_step = self.epoch * images.steps + step
@@ -217,7 +220,7 @@ class _Run:
             pending.append((total_step, loss, wrong, len(batch.labels)))
             self.step = step + 1
             due = time.monotonic() - saved > _CHECKPOINT_SECONDS
-            if len(pending) == _STEPS_PER_READ or self.step == images.steps or due:
+            if len(pending) == wait or self.step == images.steps or due:
                 self._write_losses(pending, rate, metrics, bar)
                 pending.clear()
             if due:
@@ -245,7 +248,9 @@ class _Run:
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss is {loss} at step {step} (epoch {self.epoch}), learning rate "
-                    f"{rate:g}: lower --learning-rate, or draw the weights with --init glorot"
+                    f"{rate:g}: lower --learning-rate"
+                    + ", or draw the weights with --init glorot"
+                    * (self.config.init != "glorot")
                 )
             error = round(100 * wrong / n, 4)
             record = {"kind": "train", "epoch": self.epoch, "step": step, "loss": loss}
@@ -260,21 +265,25 @@ class _Run:
         metrics.write(json.dumps(record) + "\n")
         divided = self.plateau.divisions
         over = self.plateau.update(result.top1)
-        if log:
-            note = " (learning rate divided by 10)" * (self.plateau.divisions > divided)
-            log(f"epoch {self.epoch}: validation error {result.top1:.2f} %{note}")
+        note = " (learning rate divided by 10)" * (self.plateau.divisions > divided)
+        line = f"epoch {self.epoch}: validation error {result.top1:.2f} %{note}"
         self.epoch, self.step = self.epoch + 1, 0
         over = over or self.epoch >= self.config.epochs
         if over:
             self.epoch = self.config.epochs
         self._checkpoint(metrics)
+        if log:
+            log(line)
         return over
 
     def _checkpoint(self, metrics: Any) -> None:
         metrics.flush()
+        os.fsync(metrics.fileno())  # before the state, which tells how long it is
         momentum = {
-            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+            f"momentum.{name}": buffer
             for name, parameter in self.model.named_parameters()
+            # None before the first step, and without momentum
+            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None
         }
         net = {f"net.{name}": value for name, value in self.model.state_dict().items()}
         header = {
@@ -288,29 +297,54 @@ class _Run:
 
     def _start_or_resume(self) -> None:
         if not self.state.exists():
+            # Every run has its state from the start, so metrics without one are another's.
+            if self.metrics.exists() and self.metrics.stat().st_size:
+                raise InputError(
+                    f"{self.metrics}: exists, without the run it is from: choose another --out"
+                )
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
-                self.metrics.write_text("")
+                with self.metrics.open("w") as metrics:
+                    self._checkpoint(metrics)
             except OSError as error:
                 raise InputError(f"{self.out}: cannot be written ({error.strerror})") from None
             return
-        tensors, metadata = checkpoint.read_tensors(self.state)
+        for file in (self.state, self.weights):
+            for leftover in self.out.glob(f".{file.name}.*"):  # of writes that were killed
+                leftover.unlink()
+        try:
+            self._resume()
+        except KeyError as error:
+            raise InputError(f"{self.state}: is not the state of a run (no {error})") from None
+
+    def _resume(self) -> None:
+        try:
+            tensors, metadata = checkpoint.read_tensors(self.state)
+        except InputError as error:
+            raise InputError(f"{error}; to start the run anew, delete {self.out}") from None
         header = checkpoint.parse_header(self.state, metadata)
         found = header["provenance"]
-        names = found.pop("class_names")
-        self._same_recipe(self.state, Provenance(tuple(names), **found))
+        self._same_recipe(
+            self.state, Provenance(**{**found, "class_names": tuple(found["class_names"])})
+        )
+        length = header["metrics_bytes"]
+        if not self.metrics.exists() or self.metrics.stat().st_size < length:
+            raise InputError(
+                f"{self.metrics}: is shorter than when the run stopped: put it back, or delete "
+                f"{self.out} to start anew"
+            )
         self.epoch, self.step = header["epoch"], header["step"]
         self.plateau.best, self.plateau.waited, self.plateau.divisions = header["plateau"]
         net = {key: value for key, value in tensors.items() if key.startswith("net.")}
         self.model.load_state_dict({key.removeprefix("net."): net[key] for key in net})
         for name, parameter in self.model.named_parameters():
-            buffer = tensors[f"momentum.{name}"].to(parameter.device)
-            self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                buffer
-            )
+            if (buffer := tensors.get(f"momentum.{name}")) is not None:
+                # In the parameter's memory format, as SGD makes it.
+                own = torch.empty_like(parameter).copy_(buffer)
+                self.optimizer.state[parameter]["momentum_buffer"] = own
         # What was written after the checkpoint is written again.
         with self.metrics.open("r+b") as file:
-            file.truncate(header["metrics_bytes"])
+            file.truncate(length)
 
     def _finish(self) -> Path:
         self.model.provenance = self.provenance
@@ -328,5 +362,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """cuda where PyTorch sees one, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"
