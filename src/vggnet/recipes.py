@@ -108,7 +108,7 @@ def deeper_256(model: Config) -> TrainConfig:
 
 
 DIGITS_CROP = 32
-DIGITS_WIDTH = 0.1875
+DIGITS_WIDTH = 0.15625
 
 
 def on_digits(recipe: TrainConfig) -> TrainConfig:
