@@ -24,9 +24,19 @@ ARGUMENTS = ["reproduce", "digits", "--width", "0.0625", "--epochs", "2"]
 KILLS = int(os.environ.get("VGGNET_KILLS", "3"))
 
 
+# As `python -m vggnet`, but heeding Ctrl-C also where the tests run in the background of a shell,
+# whose children are born deaf to it.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vggnet.cli import main
+sys.exit(main())
+"""
+
+
 def start(out: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "vggnet", *ARGUMENTS, "--out", str(out)],
+        [sys.executable, "-c", PROGRAM, *ARGUMENTS, "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
