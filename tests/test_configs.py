@@ -43,7 +43,8 @@ def test_layers_are_those_of_table_1(net: str) -> None:
 def test_names_are_the_literatures() -> None:
     names = [layer.name for layer in Config("D").layers()]
     assert names[:5] == ["conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"]
-    assert names[-10:] == "conv5_3 relu5_3 pool5 fc6 relu6 drop6 fc7 relu7 drop7 fc8".split()  # noqa: SIM905
+    head = ["fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8"]
+    assert names[-10:] == ["conv5_3", "relu5_3", "pool5", *head]
     assert [layer.name for layer in Config("A-LRN").layers()][1:3] == ["relu1_1", "lrn1_1"]
     batch_normalised = [layer.name for layer in Config("A", batch_norm=True).layers()]
     assert batch_normalised[:3] == ["conv1_1", "bn1_1", "relu1_1"]

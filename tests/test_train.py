@@ -162,6 +162,18 @@ def test_a_finished_run_is_left_as_it_is(data: Dataset, tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == before
 
 
+def test_a_write_killed_before_the_first_state_leaves_nothing(
+    data: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / ".state.safetensors.x1y2").write_text("half a state")
+    (tmp_path / "metrics.jsonl").write_text("")
+    train(config(epochs=1), data, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.jsonl",
+        "weights.safetensors",
+    ]
+
+
 def test_a_state_left_beside_finished_weights_goes(data: Dataset, tmp_path: Path) -> None:
     train(config(epochs=1), data, tmp_path)
     (tmp_path / "state.safetensors").write_text("left")

@@ -47,7 +47,8 @@ def graph(
     options = Config("A", num_classes=len(data.class_names), crop=crop, width=width)
 
     def finish(recipe: TrainConfig) -> TrainConfig:
-        recipe = replace(recipes.on_digits(recipe), seed=seed)
+        recipe = recipes.on_digits(recipe)
+        recipe = replace(recipe, seed=seed, flip=recipe.flip and data.flip)
         return recipe if epochs is None else replace(recipe, epochs=epochs)
 
     a = Run(finish(recipes.a_256(options)))
@@ -121,7 +122,7 @@ def reproduce(
             {
                 "name": run.name,
                 "parent": run.parent.name if run.parent else None,
-                "recipe": replace(run.config, flip=run.config.flip and data.flip).to_json(),
+                "recipe": run.config.to_json(),
             }
             for run in runs
         ],

@@ -183,7 +183,7 @@ class _Run:
             S=config.S,
             crop=config.model.crop,
             batch_size=config.batch_size,
-            flip=config.flip and self.data.flip,
+            flip=config.flip,
             colour_shift=config.colour_shift,
             seed=config.seed,
         )
@@ -296,6 +296,9 @@ class _Run:
         checkpoint.write_tensors(self.state, net | momentum, header)
 
     def _start_or_resume(self) -> None:
+        for file in (self.state, self.weights):
+            for leftover in self.out.glob(f".{file.name}.*"):  # of writes that were killed
+                leftover.unlink()
         if not self.state.exists():
             # Every run has its state from the start, so metrics without one are another's.
             if self.metrics.exists() and self.metrics.stat().st_size:
@@ -309,9 +312,6 @@ class _Run:
             except OSError as error:
                 raise InputError(f"{self.out}: cannot be written ({error.strerror})") from None
             return
-        for file in (self.state, self.weights):
-            for leftover in self.out.glob(f".{file.name}.*"):  # of writes that were killed
-                leftover.unlink()
         try:
             self._resume()
         except KeyError as error:
