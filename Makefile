@@ -5,9 +5,9 @@ OUT ?= runs/digits
 
 .PHONY: help test demo bench soak format clean
 help:
-	@echo "make demo    train the paper's nets on real images and report their errors"
+	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
-	@echo "make bench   benchmarks/forward.py: the model against plain layers"
+	@echo "make bench   the benchmarks of the forward pass and of the test protocols"
 	@echo "make soak    the long tests: 20 kills of a reproduction"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
@@ -20,7 +20,7 @@ help:
 	@touch $@
 
 demo: .venv/installed
-	$(BIN)/vggnet reproduce digits --out $(OUT)
+	$(BIN)/vggnet reproduce digits --out $(OUT) --jobs 2
 
 test: .venv/installed
 	$(BIN)/ruff format --check .

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vggnet import InputError, __version__, build, load, save
 from vggnet.cli import main
@@ -145,6 +147,85 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Q=37, centre-crop, without flips" in capsys.readouterr().out
 
 
+def test_every_method_and_a_fusion(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = str(trained / "weights.safetensors")
+    forwards = {"dense": 2, "multi-crop": 26, "multi-crop+dense": 28, "centre-crop": 2}
+    for method, count in {**forwards, "ten-crop": 6}.items():
+        arguments = ["--method", method, "--scales", "32,36", "--json"]
+        assert main(["evaluate", weights, "digits", *arguments]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert (result["protocol"]["method"], result["forwards_per_image"]) == (method, count)
+        # Nothing is mirrored, so both are crops of the grid: 25 and one at Q = 32.
+        assert result["views_per_image"] == {
+            "dense": 2, "multi-crop": 50, "multi-crop+dense": 52, "centre-crop": 2, "ten-crop": 10
+        }[method]  # fmt: skip
+    one = ["evaluate", weights, "digits", "--json"]
+    assert main(one) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main([one[0], weights, weights, *one[2:]]) == 0
+    fused = json.loads(capsys.readouterr().out)
+    assert fused["protocol"]["nets"] == [["A", 37], ["A", 37]]
+    assert (fused["top1"], fused["top5"]) == (alone["top1"], alone["top5"])
+
+
+def test_evaluation_for_people(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out = str(trained / "weights.safetensors"), tmp_path / "predictions.npz"
+    arguments = ["--method", "multi-crop", "--out", str(out), "--cache", str(tmp_path / "kept")]
+    assert main(["evaluate", weights, "digits", *arguments]) == 0
+    text = capsys.readouterr().out
+    for words in ("protocol: net A, S=37, Q=37, multi-crop", "cost: 25 forwards an image for 25"):
+        assert words in text
+    assert " images/s" in text
+    assert "most confused:\n" in text
+    assert " taken for " in text
+    assert str(out) in text
+    first = out.read_bytes()
+    assert main(["evaluate", weights, "digits", *arguments]) == 0
+    assert " images/s" not in capsys.readouterr().out  # all of it was kept
+    assert out.read_bytes() == first
+
+
+def test_the_plan_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["reproduce", "digits", "--plan", "--out", str(tmp_path / "x"), "--only", "A, D"]
+    assert main([*arguments, "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [step["name"] for step in steps] == ["A-S73", "D-S73", "D-S110", "D-S73-146"]
+    assert all(step["seconds"] > 0 and step["status"] == "to do" for step in steps)
+    assert main(arguments) == 0
+    assert "4 runs on digits" in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_images_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bright and dark squares on noise: a user's own images, split by the program."""
+    rng = np.random.default_rng(0)
+    for name, level in (("bright", 200), ("dark", 60)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.integers(level - 50, level + 50, (40 + i, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    data, out = str(tmp_path / "images"), tmp_path / "out"
+    arguments = ["--crop", "32", "--width", "0.0625", "--batch-size", "8", "--epochs", "8"]
+    arguments += ["--learning-rate", "1e-3", "--scale", "37,48"]
+    assert main(["train", data, "--net", "A", "--out", str(out), *arguments]) == 0
+    text, note = capsys.readouterr()
+    assert "images: " in note
+    assert "net A, S=[37;48], Q=42, dense" in text
+    model = load(out / "weights.safetensors")
+    assert model.provenance.class_names == ("bright", "dark")
+    assert model.provenance.S == (37, 48)
+    predictions = tmp_path / "p.npz"
+    weights = str(out / "weights.safetensors")
+    assert main(["evaluate", weights, data, "--out", str(predictions), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"] < 25
+    with np.load(predictions) as found:
+        assert all(name.endswith(".png") for name in found["name"].tolist())
+
+
 def test_flags_reach_the_run(tmp_path: Path) -> None:
     flags = ["--dropout", "0.25", "--batch-norm", "--lrn", "caffe", "--scale", "40", "--crop", "32"]
     flags += ["--momentum", "0", "--seed", "7", "--init", "he", "--learning-rate", "1e-6"]
@@ -172,6 +253,11 @@ def test_staged_training_from_the_command_line(trained: Path, tmp_path: Path) ->
         (["--net", "vgg16"], ["did you mean D?"]),
         (["--net", "D", "--crop", "100"], ["crop 100", "multiple of 32", "96 or 128"]),
         (["--net", "D", "--scale", "31"], ["S 31", "crop 32", "37"]),
+        (["--net", "D", "--scale", "73,37"], ["S from 73 to 37", "smaller side first"]),
+        (["--net", "D", "--scale", "37,55,73"], ["S [37, 55, 73]", "a pair"]),
+        (["--net", "D", "--scale", "wide"], ["scale 'wide'", "256,512"]),
+        (["--net", "D", "--tune", "fc"], ["tune fc", "weights of net D"]),
+        (["--net", "D", "--tune", "conv"], ["tune 'conv'", "all or fc"]),
         (["--net", "D", "--width", "0"], ["width 0"]),
         (["--net", "D", "--dropout", "1"], ["dropout 1.0"]),
         (["--net", "D", "--epochs", "0"], ["epochs 0"]),
@@ -214,12 +300,18 @@ def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_pat
     assert "'mnist'" in fails("reproduce", "mnist", "--out", tmp_path / "x")
     assert "crop 40" in fails("reproduce", "digits", "--crop", 40, "--out", tmp_path / "x")
     assert "epochs 0" in fails("reproduce", "digits", "--epochs", 0, "--out", tmp_path / "x")
+    assert "jobs 0" in fails("reproduce", "digits", "--jobs", 0, "--out", tmp_path / "x")
+    assert "'F'" in fails("reproduce", "digits", "--only", "table 3, F", "--out", tmp_path / "x")
+    assert "'imagenet'" in fails("reproduce", "imagenet", "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
     assert "scale 31" in fails("evaluate", weights, "digits", "--scales", "31")
     assert "scales ''" in fails("evaluate", weights, "digits", "--scales", "")
     assert "'a,b'" in fails("evaluate", weights, "digits", "--scales", "a,b")
     assert "'tencrop'" in fails("evaluate", weights, "digits", "--method", "tencrop")
     assert "no such file" in fails("evaluate", tmp_path / "w", "digits")
+    assert "no such file" in fails("evaluate", weights, tmp_path / "w", "digits")
+    save_as = tmp_path / "x.csv"
+    assert "x.csv: give a name" in fails("evaluate", weights, "digits", "--out", save_as)
     assert "unknown net 'Q'" in fails("info", "Q")
     assert "crop 100" in fails("info", "--crop", 100)
     assert "invalid choice" in fails("trian")

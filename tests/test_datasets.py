@@ -1,14 +1,20 @@
-"""The embedded digits against scikit-learn's, the split, and the images' geometry and colours."""
+"""The embedded digits against scikit-learn's, the split, what is no data set, the geometry."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vggnet import InputError
+from vggnet import InputError, datasets
 from vggnet.augment import ColourPCA, random_crop, random_flip
-from vggnet.datasets import Dataset, digits, open_dataset
-from vggnet.images import centre_crop, rescale, scaled_size
+from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.images import Pixels, centre_crop, rescale, scaled_size
 from vggnet.loading import TrainingImages
 
 
@@ -58,9 +64,108 @@ def test_mean_and_colours_come_from_the_training_images_alone(data: Dataset) -> 
     assert components @ components.T == pytest.approx(covariance, rel=1e-6, abs=1e-6)
 
 
-def test_unknown_data() -> None:
-    with pytest.raises(InputError, match=r"'mnist'.*'digits'"):
-        open_dataset("mnist")
+class Counted(Sequence[Pixels]):
+    """Images that note which were asked for."""
+
+    def __init__(self, images: list[Pixels]) -> None:
+        self.images = images
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        self.asked.append(index)
+        return self.images[index]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(10, 10), (100, 25)])
+def test_mean_and_colours_take_one_pass_over_evenly_spaced_images(
+    monkeypatch: pytest.MonkeyPatch, limit: int, count: int
+) -> None:
+    monkeypatch.setattr(datasets, "STATISTICS_IMAGES", limit)
+    monkeypatch.setattr(datasets, "_BLOCK", 17)
+    rng = np.random.default_rng(0)
+    images = Counted(
+        [rng.integers(0, 256, (*rng.integers(1, 9, 2), 3), dtype=np.uint8) for _ in range(25)]
+    )
+    part = Part(images, np.zeros(25, np.int64))
+    data = Dataset("random", ("one",), part, part, part, flip=True)
+    mean, pca = data.mean_rgb, data.colour_pca
+    assert data.mean_rgb == mean
+    assert len(images.asked) == count
+    assert images.asked[0] == 0
+    assert set(np.diff(images.asked)) == ({2, 3} if limit == 10 else {1})
+    used = [images.images[i].astype(float) for i in images.asked]
+    assert mean == pytest.approx(np.mean([image.mean(axis=(0, 1)) for image in used], axis=0))
+    covariance = np.cov(np.concatenate([image.reshape(-1, 3) for image in used]).T, bias=True)
+    assert pca.components @ pca.components.T == pytest.approx(covariance, rel=1e-9)
+
+
+def test_a_part_names_its_images_by_file_or_index(data: Dataset) -> None:
+    assert data.test.name(3) == "3"
+    assert Part(data.test.images[:2], data.test.labels[:2], ("a/1.png", "b.png")).name(1) == "b.png"
+
+
+def test_the_fingerprint_is_that_of_pixels_shapes_and_labels(data: Dataset) -> None:
+    part = Part(data.test.images[:3], data.test.labels[:3])
+    fingerprint = part.fingerprint
+    assert len(fingerprint) == 64
+    assert Part([image.copy() for image in part.images], part.labels.copy()).fingerprint == (
+        fingerprint
+    )
+    changed = [image.copy() for image in part.images]
+    changed[2][7, 7, 2] ^= 1
+    others = [
+        Part(changed, part.labels),
+        Part(part.images[::-1], part.labels),
+        Part(part.images, np.roll(part.labels, 1)),
+        Part(part.images[:2], part.labels[:2]),
+        Part([image.reshape(4, 16, 3) for image in part.images], part.labels),
+    ]
+    assert len({fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+    code = "from vggnet.datasets import digits; print(digits().test.fingerprint)"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert again.stdout.strip() == data.test.fingerprint
+
+
+def test_unknown_data_lists_what_there_is(tmp_path: Path) -> None:
+    for spec in ("mnist", "", str(tmp_path / "none"), "a\0b"):
+        with pytest.raises(InputError) as error:
+            open_dataset(spec)
+        assert str(error.value).startswith(f"unknown data set {spec!r}: there is no such folder")
+        for known in ("'digits'", "'fashion-mnist'", "'fashion-mnist:DIR'", "folder of images"):
+            assert known in str(error.value)
+    (tmp_path / "file.zip").touch()
+    with pytest.raises(InputError, match=r"file\.zip' is a file, not a data set: give 'digits'"):
+        open_dataset(str(tmp_path / "file.zip"))
+
+
+def test_imagenet_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for spec in ("imagenet", "imagenet/"):
+        with pytest.raises(InputError) as error:
+            open_dataset(spec)
+        assert str(error.value).startswith(f"{spec!r}: there is no such folder: ImageNet is given")
+        for words in ("train/", "n01440764", "val/", "for example /data/imagenet"):
+            assert words in str(error.value)
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="'~/file' is a file, not a data set"):
+        open_dataset("~/file")
+    with pytest.raises(InputError, match=rf"{tmp_path}/none: Fashion-MNIST's .* not found there"):
+        open_dataset("fashion-mnist:~/none/")
+    with pytest.raises(InputError, match="unknown data set '~nobody-of-that-name/x'"):
+        open_dataset("~nobody-of-that-name/x")
 
 
 def test_the_colour_shift_has_the_covariance_of_the_pixels() -> None:

@@ -57,5 +57,5 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
     extras = project["optional-dependencies"].values()
     asked = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
     names = {requirement.split(">=")[0].split("[")[0].strip() for requirement in asked}
-    assert names <= pinned
+    assert names - {"vggnet"} <= pinned  # an extra of extras names the package itself
     assert "all" in project["optional-dependencies"]

@@ -1,6 +1,8 @@
 """The recipe against its formulas; one seed, one curve; a stopped run against one never stopped."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,20 @@ from vggnet.datasets import Dataset, Part, digits
 from vggnet.evaluate import evaluate
 from vggnet.initialize import STAGED_LAYERS
 from vggnet.loading import TrainingImages
-from vggnet.recipes import a_256, deeper_256, in_proportion, on_digits
-from vggnet.train import Plateau, build_for, train
+from vggnet.recipes import (
+    Plateau,
+    a_256,
+    adaptation,
+    at_384,
+    b_5x5,
+    deeper_256,
+    in_proportion,
+    jittered,
+    on_digits,
+    on_fashion_mnist,
+    submitted_d,
+)
+from vggnet.train import build_for, train
 
 NET = Config("A", num_classes=10, crop=32, width=1 / 16)
 
@@ -332,6 +346,12 @@ def test_recipes_are_the_papers() -> None:
     [
         ({"S": 31}, "S 31 is smaller than the crop 32.*37"),
         ({"S": 37.5}, "S 37.5 is not a whole number"),
+        ({"S": True}, "S True is not a whole number"),
+        ({"S": (37, 73, 99)}, "nor a pair"),
+        ({"S": (73, 37)}, "S from 73 to 37: give the smaller"),
+        ({"S": (31, 73)}, "S 31 is smaller than the crop"),
+        ({"S": (37, 10_000)}, "S 10000 is more than 32 times"),
+        ({"tune": "conv"}, "tune 'conv' is not known: take all or fc"),
         ({"S": 10_000_000}, "S 10000000 is more than 32 times"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"epochs": -1}, "epochs -1"),
@@ -348,6 +368,95 @@ def test_recipes_are_the_papers() -> None:
 def test_wrong_values(values: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         config(**values)
+
+
+def test_recipes_of_deeper_runs_are_the_papers() -> None:
+    net = Config("E")
+    assert (at_384(net).S, at_384(net).learning_rate, at_384(net).tune) == (384, 1e-3, "all")
+    assert (jittered(net).S, jittered(net).learning_rate) == ((256, 512), 1e-3)
+    submitted = submitted_d(net)
+    assert (submitted.model.net, submitted.S, submitted.tune) == ("D", (256, 512), "fc")
+    assert b_5x5(net).model.net == "B-5x5"
+    small = Config("E", crop=32)
+    assert (at_384(small).S, jittered(small).S) == (55, (37, 73))
+    # The embedded data sets' own numbers, another for runs that start from trained nets.
+    assert on_digits(at_384(small)).epochs < on_digits(deeper_256(small)).epochs
+    assert on_fashion_mnist(jittered(small)).epochs < on_fashion_mnist(a_256(small)).epochs
+    for fitted in (on_digits(jittered(small)), on_fashion_mnist(jittered(small))):
+        assert (fitted.S, fitted.momentum, fitted.divisions) == ((37, 73), 0.9, 3)
+    assert adaptation("fashion-mnist:/data/f") is adaptation("fashion-mnist")
+    assert (adaptation("/data/photographs").crop, adaptation("x").width) == (224, 1)
+    assert adaptation("x").fit(a_256(net)) == a_256(net)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_tuning_the_fc_layers_alone(batch_norm: bool, data: Dataset, tmp_path: Path) -> None:
+    model = replace(NET, batch_norm=batch_norm)
+    parent = train(config(model=model, epochs=1, learning_rate=1e-3), data, tmp_path / "parent")
+    values = config(model=model, S=(37, 73), tune="fc", epochs=2, learning_rate=1e-3)
+    child = train(values, data, tmp_path / "child", parent=parent)
+    before, after = load(parent).state_dict(), load(child).state_dict()
+    for key, value in before.items():
+        same = torch.equal(value, after[key])
+        assert same == (not key.startswith("fc")), key  # running statistics stay, too
+    known = load(child).provenance
+    assert known.S == (37, 73)
+    assert known.recipe is not None
+    assert (known.recipe["tune"], known.recipe["S"]) == ("fc", [37, 73])
+    assert train(values, data, tmp_path / "child", parent=parent) == child
+    for wrong in (None, parent):
+        other = replace(values, model=replace(model, net="D"))
+        with pytest.raises(InputError, match="give trained weights of net D"):
+            train(other, data, tmp_path / "none", parent=wrong)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_jittered_run_resumes_too(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = config(S=(37, 73), learning_rate=1e-3, epochs=2)
+    expected = train(values, data, tmp_path / "whole")
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(values, data, tmp_path / "stopped", log=stop)
+    with pytest.raises(InputError, match=r"recipe\.S|S \(37, 73\)"):
+        train(replace(values, S=37), data, tmp_path / "stopped")
+    found = train(values, data, tmp_path / "stopped")
+    assert found.read_bytes() == expected.read_bytes()
+    # Validated in the middle of the range (§4.1).
+    last = records(tmp_path / "whole", "validation")[-1]["error"]
+    assert last == evaluate(load(expected), data.validation, scales=[55], flips=False).top1
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds the folder for as long as it lives, however it ends."""
+    monkeypatch.setattr("vggnet.runs._PATIENCE_SECONDS", 0.2)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time\nfrom pathlib import Path\nfrom vggnet.runs import _lock\n"
+            "with _lock(Path(sys.argv[1])) as ours: print(ours, flush=True); time.sleep(60)",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    with pytest.raises(InputError, match="another process is training"):
+        train(config(epochs=1), data, tmp_path)
+    assert not list(tmp_path.iterdir())
+    holder.kill()
+    holder.communicate()
+    train(config(epochs=1), data, tmp_path)
 
 
 def test_channels(data: Dataset) -> None:

@@ -33,6 +33,11 @@ class ColourPCA:
         return (self.components @ rng.normal(0.0, sigma, 3)).astype(np.float32)
 
 
+def jittered_side(sides: tuple[int, int], rng: np.random.Generator) -> int:
+    """S for one image: uniform among the whole numbers from the first to the second, both in."""
+    return int(rng.integers(sides[0], sides[1], endpoint=True))
+
+
 def random_crop(image: Pixels, side: int, rng: np.random.Generator) -> Pixels:
     """A square crop at a place drawn uniformly among all that fit."""
     top = int(rng.integers(image.shape[0] - side + 1))

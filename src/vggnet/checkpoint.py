@@ -22,6 +22,7 @@ from vggnet import __version__
 from vggnet.configs import Config
 from vggnet.errors import InputError, RunError
 from vggnet.model import VGG, Provenance
+from vggnet.recipes import as_scale
 
 FORMAT = 1
 _KEY = "vggnet"
@@ -116,6 +117,19 @@ def read_header(path: str | Path) -> Header:
     return _header(path, _open(path, lambda file: file.metadata()))
 
 
+def existing(path: Path) -> Path:
+    """The path, if it is a file.
+
+    Raises:
+        InputError: when it is not.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a weight file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    return path
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -160,6 +174,16 @@ def parse_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise InputError(f"{path}: its header is not a JSON object")
     return header
+
+
+def provenance_of(header: dict[str, Any]) -> Provenance:
+    """The provenance in a header, its lists being tuples again."""
+    names, scale = header["class_names"], header["S"]
+    return Provenance(
+        class_names=None if names is None else tuple(names),
+        S=None if scale is None else as_scale(scale),
+        **{key: header[key] for key in ("dataset", "seed", "recipe", "parent")},
+    )
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -258,13 +282,7 @@ def _header(path: Path, metadata: dict[str, str] | None) -> Header:
         names = raw["class_names"]
         if names is not None and len(names) != config.num_classes:
             raise InputError(f"{len(names)} class names for {config.num_classes} classes")
-        if raw["S"] is not None and not isinstance(raw["S"], int):
-            raise InputError(f"its S {raw['S']!r} is not a whole number")
-        provenance = Provenance(
-            class_names=None if names is None else tuple(names),
-            **{key: raw[key] for key in ("dataset", "S", "seed", "recipe", "parent")},
-        )
-        return Header(config, mean, provenance, raw["version"])
+        return Header(config, mean, provenance_of(raw), raw["version"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:

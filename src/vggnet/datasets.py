@@ -1,26 +1,67 @@
 """Data sets, each split once into training, validation and test images."""
 
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggnet.augment import ColourPCA
 from vggnet.errors import InputError
+from vggnet.folders import ImageFiles, Listing, is_file, read_folder
+from vggnet.idx import FASHION_MNIST_CLASSES, FASHION_MNIST_FILES, find_idx, read_fashion_mnist
+from vggnet.imagenet import class_names, is_imagenet, read_imagenet
 from vggnet.images import Pixels
+
+STATISTICS_IMAGES = 10_000
+"""Of a larger training set, the mean and the colours are those of so many of its images."""
+_BLOCK = 1 << 20  # pixels that are held as float64 at a time
 
 
 @dataclass(frozen=True)
 class Part:
     """Images, H×W×3 RGB 0–255 each, and their classes."""
 
-    images: list[Pixels]
+    images: Sequence[Pixels]
+    """In memory, or in files that are decoded on access."""
     labels: NDArray[np.int64]
+    """n, each an index into the data set's class names."""
+    names: tuple[str, ...] | None = None
+    """Of images in files: the paths relative to the data set's folder, with forward slashes."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def name(self, i: int) -> str:
+        """What to call image `i`: its file, or its index in this part."""
+        return str(i) if self.names is None else self.names[i]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, over what the posteriors of this part depend on.
+
+        Of images in memory: their shapes, pixels and labels. Of images in files: the files' names
+        relative to the data set's folder, their sizes and times of change, and the labels; the
+        files are not read.
+
+        Raises:
+            InputError: for a file that is gone.
+        """
+        digest = hashlib.sha256(f"{len(self)} images\n".encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        if isinstance(self.images, ImageFiles):
+            for name, size, changed in self.images.stamps():
+                digest.update(os.fsencode(f"{name}\0{size}\0{changed}\0"))
+        else:
+            for image in self.images:
+                digest.update(f"{image.shape} {image.dtype}\n".encode())
+                digest.update(image.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -28,6 +69,9 @@ class Dataset:
     """A classification data set.
 
     The learning-rate schedule looks at `validation`; reported errors are those of `test`.
+
+    The mean and the colours are those of the training images, one image in memory at a time; of
+    more than 10,000 (`STATISTICS_IMAGES`), those of 10,000 that are evenly spaced in their order.
     """
 
     name: str
@@ -37,18 +81,43 @@ class Dataset:
     test: Part
     flip: bool
     """Whether an image's mirror image is an image of its class."""
+    note: str = ""
+    """How the images were split, where the data set did not bring a split; for the user."""
 
-    @cached_property
+    @property
     def mean_rgb(self) -> tuple[float, float, float]:
         """Mean R, G, B of the training images, each image weighing the same (§2.1)."""
-        r, g, b = np.mean([image.mean(axis=(0, 1)) for image in self.train.images], axis=0)
-        return float(r), float(g), float(b)
+        return self._colours[0]
+
+    @property
+    def colour_pca(self) -> ColourPCA:
+        """Principal components of the training images' RGB values, each pixel weighing the same.
+
+        §3.1, after Krizhevsky et al. 2012.
+        """
+        return self._colours[1]
 
     @cached_property
-    def colour_pca(self) -> ColourPCA:
-        """Principal components of the training images' RGB values (§3.1)."""
-        pixels = np.concatenate([image.reshape(-1, 3) for image in self.train.images])
-        return ColourPCA.of_covariance(np.cov(pixels.T.astype(np.float64), bias=True))
+    def _colours(self) -> tuple[tuple[float, float, float], ColourPCA]:
+        """Both from one pass over the images."""
+        total = len(self.train)
+        used = min(total, STATISTICS_IMAGES)
+        means = np.empty((used, 3))
+        pixels, sums, products = 0, np.zeros(3), np.zeros((3, 3))
+        for i in range(used):
+            image = self.train.images[i * total // used]
+            means[i] = image.mean(axis=(0, 1))
+            flat = image.reshape(-1, 3)
+            pixels += len(flat)
+            for start in range(0, len(flat), _BLOCK):
+                # Sums of whole numbers, exact in float64 up to 2^53: more than 10^11 pixels.
+                rgb = flat[start : start + _BLOCK].astype(np.float64)
+                sums += rgb.sum(axis=0)
+                products += rgb.T @ rgb
+        r, g, b = means.mean(axis=0)
+        mean = sums / pixels
+        covariance = products / pixels - np.outer(mean, mean)
+        return (float(r), float(g), float(b)), ColourPCA.of_covariance(covariance)
 
 
 DIGITS_SPLIT_SEED = 14091556
@@ -68,29 +137,147 @@ def digits() -> Dataset:
         archive = np.load(file, allow_pickle=False)
         grey, labels = archive["images"], archive["labels"].astype(np.int64)
     grey = np.rint(grey * (255 / 16)).astype(np.uint8)  # the values are 0–16
-    images = [np.repeat(image[:, :, None], 3, axis=2) for image in grey]
-    order = np.random.Generator(np.random.PCG64(DIGITS_SPLIT_SEED)).permutation(len(images))
-
-    def part(chosen: NDArray[np.int64]) -> Part:
-        return Part([images[i] for i in chosen], labels[chosen])
-
+    order = np.random.Generator(np.random.PCG64(DIGITS_SPLIT_SEED)).permutation(len(grey))
     train, validation, test = np.split(order, [_DIGITS_TRAIN, _DIGITS_TRAIN + _DIGITS_VALIDATION])
     return Dataset(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),
-        train=part(train),
-        validation=part(validation),
-        test=part(test),
+        train=_grey_part(grey, labels, train),
+        validation=_grey_part(grey, labels, validation),
+        test=_grey_part(grey, labels, test),
         flip=False,
     )
 
 
-def open_dataset(name: str) -> Dataset:
-    """The data set that the command line calls `name`.
+FASHION_MNIST_FOLDER = "/usr/share/datasets/fashion-mnist"
+"""Where Debian's package `dataset-fashion-mnist` puts the four files."""
+FASHION_MNIST_SPLIT_SEED = 14091556
+
+
+def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> Dataset:
+    """Fashion-MNIST: 70,000 garments in 10 classes, 28×28 grey, as RGB 0–255.
+
+    A twelfth of the 60,000 training images, 5,000 drawn by a fixed seed, is for validation. The
+    mirror image of a garment is a garment of its class.
+
+    Source: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747, MIT licence.
+
+    Args:
+        folder: holds its four IDX files, each as it is or as .gz.
 
     Raises:
-        InputError: when there is none of that name.
+        InputError: for a file that is missing, truncated, damaged, or at odds with the others.
     """
-    if name == "digits":
+    (grey, labels), (test_grey, test_labels) = read_fashion_mnist(Path(folder))
+    order = np.random.Generator(np.random.PCG64(FASHION_MNIST_SPLIT_SEED)).permutation(len(grey))
+    held = max(1, len(grey) // 12)
+    return Dataset(
+        name="fashion-mnist",
+        class_names=FASHION_MNIST_CLASSES,
+        train=_grey_part(grey, labels, order[held:]),
+        validation=_grey_part(grey, labels, order[:held]),
+        test=_grey_part(test_grey, test_labels, np.arange(len(test_grey))),
+        flip=True,
+        note=(
+            f"of its {len(grey):,} training images, {held:,} drawn by a fixed seed are held out "
+            "as validation for the learning-rate schedule"
+        ),
+    )
+
+
+def open_dataset(spec: str) -> Dataset:
+    """The data set that the command line calls `spec`.
+
+    Args:
+        spec: one of
+
+            `digits`: the embedded digits, see `digits`.
+
+            `fashion-mnist`: from Debian's package; `fashion-mnist:DIR`: from a folder that has
+            its four IDX files. See `fashion_mnist`.
+
+            The path of a folder of images by class, `~` being the home folder here and in DIR; a
+            folder that is called as the above is given as `./digits`. Names of classes are those
+            of folders, in their order; images are the files in them and in their subfolders that
+            end in one of `folders.SUFFIXES`; hidden files and folders are left out. A mirrored
+            image counts as one of its class. The data set is called as its folder is;
+            `digits-folder` if that were `digits`, and so for `fashion-mnist` and `imagenet`, which
+            are the names of those data sets alone.
+
+            - `train/CLASS/…`, `val/CLASS/…` (or `valid`, `validation`) and `test/CLASS/…`: the
+              parts as they are.
+            - `train/` and one of the others: that one is the test part; a tenth of each class of
+              `train/`, at least one image, chosen by a hash of the files' names, is held out as
+              validation for the learning-rate schedule.
+            - `CLASS/…` and no `train/`: 80/10/10 of each class, at least one image in each part,
+              by a hash of the files' names.
+            - ImageNet, all of it or some of its synsets: `train/` has a folder for each synset,
+              `n01440764` and so on; `val/` has such folders too, or the images of ILSVRC-2012 as
+              they come, and the folder (or `data/`, `ILSVRC2012_devkit_t12/data/`,
+              `devkit/data/` in it) the devkit's `ILSVRC2012_validation_ground_truth.txt` and
+              `meta.mat`. Classes are in the order of their synsets, as in Caffe, Keras and
+              torchvision. As in the paper (§4), the validation images are the test images too,
+              unless `test/` has folders of synsets. Names are WordNet's.
+
+    Raises:
+        InputError: when there is none of that name, or its files are not as described.
+    """
+    if spec == "digits":
         return digits()
-    raise InputError(f"unknown data set {name!r}: this version has 'digits'")
+    if spec == "fashion-mnist":
+        return fashion_mnist(FASHION_MNIST_FOLDER)
+    if spec.startswith("fashion-mnist:"):
+        folder = spec.removeprefix("fashion-mnist:")
+        if not folder:
+            raise InputError(f"{spec!r}: names no folder: write fashion-mnist:DIR")
+        return fashion_mnist(_path(folder))
+    root = _path(spec)
+    known = (
+        "give 'digits', 'fashion-mnist', 'fashion-mnist:DIR' (the folder of its IDX files), or "
+        "the path of a folder of images by class"
+    )
+    if not spec or not os.path.lexists(root):
+        if root == Path("imagenet"):
+            raise InputError(
+                f"{spec!r}: there is no such folder: ImageNet is given as the path of the folder "
+                "that has its train/ (a folder for each synset, n01440764 and so on) and its "
+                "val/, for example /data/imagenet"
+            )
+        raise InputError(f"unknown data set {spec!r}: there is no such folder; {known}")
+    if is_file(root):
+        raise InputError(f"{spec!r} is a file, not a data set: {known}")
+    for name in FASHION_MNIST_FILES:
+        if is_file(find_idx(root, name)):
+            raise InputError(
+                f"{spec}: has IDX files ({name}), not images by class: write fashion-mnist:{spec} "
+                "if they are Fashion-MNIST's"
+            )
+    found = read_imagenet(root) if is_imagenet(root) else read_folder(root)
+    return Dataset(
+        name=found.name,
+        class_names=class_names(found.class_names),
+        train=_file_part(found.train),
+        validation=_file_part(found.validation),
+        test=_file_part(found.test),
+        flip=True,
+        note=found.note,
+    )
+
+
+def _path(given: str) -> Path:
+    """~ is the home folder: no shell replaces it behind `fashion-mnist:`."""
+    try:
+        return Path(given).expanduser()
+    except (RuntimeError, ValueError):  # no such user
+        return Path(given)
+
+
+def _file_part(listing: Listing) -> Part:
+    return Part(listing.images, listing.labels, listing.images.names)
+
+
+def _grey_part(
+    grey: NDArray[np.uint8], labels: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> Part:
+    """Images of n×H×W, as RGB."""
+    return Part([np.repeat(grey[i, :, :, None], 3, axis=2) for i in chosen], labels[chosen])

@@ -1,9 +1,10 @@
 """From images to class posteriors to errors, by the test protocols of §3.2."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,86 +12,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from vggnet.accounting import account
+from vggnet.configs import Config
 from vggnet.datasets import Part
 from vggnet.errors import InputError, RunError
-from vggnet.images import Pixels, centre_crop, rescale
+from vggnet.images import Pixels, rescale
 from vggnet.model import VGG
+from vggnet.protocols import Averaging, Method, Protocol, Term, windows_of
 from vggnet.recipes import LARGEST_SCALE
+from vggnet.scoring import Result, errors
 
-Method = Literal["dense", "centre-crop"]
-Averaging = Literal["scores", "posteriors"]
+Posteriors = NDArray[np.float64]
+"""n×K; rows sum to 1."""
 
 _BATCH_PIXELS = 64 * 224 * 224
 _BATCH_IMAGES = 256
+_WAITING_PIXELS = 2048 * 256 * 341
+"""Views of all shapes together that wait for others of their shape: half a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
-    """How an error was measured; printed and saved with it.
+class Measured:
+    """The posteriors of a term, and what they cost if computed alone."""
 
-    Raises:
-        InputError: on a method or averaging that does not exist, or without a scale.
-    """
-
-    net: str
-    S: int | None
-    """Smallest side in training; None where the weights do not say."""
-    Q: tuple[int, ...]
-    """Smallest sides in testing; the posteriors are averaged over them (§3.2)."""
-    method: Method = "dense"
-    """dense: the net over the whole, uncropped image. centre-crop: one crop of the net's size."""
-    averaging: Averaging = "scores"
-    """Of the dense map: the scores before the soft-max, or the posteriors after it. The paper
-    says that the score map is averaged and does not say on which side of the soft-max."""
-    flips: bool = True
-    """Whether the posteriors are averaged with those of the mirrored image."""
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise InputError(
-                f"unknown method {self.method!r}: take {' or '.join(get_args(Method))}"
-            )
-        if self.averaging not in get_args(Averaging):
-            known = " or ".join(get_args(Averaging))
-            raise InputError(f"unknown averaging {self.averaging!r}: take {known}")
-        if not self.Q:
-            raise InputError("no test scale Q: give at least one")
-        if len(set(self.Q)) < len(self.Q):
-            raise InputError(f"test scales {', '.join(map(str, self.Q))}: one is given twice")
-
-    def __str__(self) -> str:
-        scales = ", ".join(map(str, self.Q))
-        averaging = f", {self.averaging} averaged over the map" if self.method == "dense" else ""
-        return (
-            f"net {self.net}, S={self.S or 'unknown'}, Q={scales}, {self.method}{averaging}, "
-            f"{'with' if self.flips else 'without'} flips"
-        )
+    posteriors: Posteriors
+    forwards: int
+    """Views that went through the net, of all images together."""
+    multiply_adds: int
+    """Of those forwards."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Errors in percent with 95 % Wilson intervals, and the protocol that they come from."""
-
-    protocol: Protocol
-    n: int
-    top1: float
-    top1_interval: tuple[float, float]
-    top5: float
-    top5_interval: tuple[float, float]
-
-    def __str__(self) -> str:
-        def one(error: float, bounds: tuple[float, float]) -> str:
-            return f"{error:.2f} % [{bounds[0]:.2f}, {bounds[1]:.2f}]"
-
-        return (
-            f"top-1 error {one(self.top1, self.top1_interval)}, "
-            f"top-5 error {one(self.top5, self.top5_interval)} (95 % intervals), n={self.n}\n"
-            f"protocol: {self.protocol}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As `vggnet evaluate --json` prints it."""
-        return {**asdict(self), "protocol": asdict(self.protocol)}
+@dataclass(slots=True)
+class _Cost:
+    forwards: int = 0
+    multiply_adds: int = 0
 
 
 def posteriors(
@@ -102,7 +57,7 @@ def posteriors(
     averaging: Averaging = "scores",
     flips: bool = True,
     progress: bool = False,
-) -> NDArray[np.float64]:
+) -> Posteriors:
     """Class posteriors of images (§3.2).
 
     Args:
@@ -111,7 +66,8 @@ def posteriors(
         scales: smallest sides Q in pixels; an image is rescaled to each, and the posteriors are
             averaged over them.
         method: dense: the net is applied to the whole rescaled image, its score map averaged.
-            centre-crop: only the crop in the middle.
+            multi-crop: a regular grid of 5×5 crops a scale. multi-crop+dense: the mean of the two.
+            centre-crop: only the crop in the middle. ten-crop: four corners and the middle.
         averaging: of the dense map, before (scores) or after (posteriors) the soft-max.
         flips: average with the posteriors of the mirrored image.
         progress: show a bar on a terminal.
@@ -124,40 +80,8 @@ def posteriors(
         RunError: when the net gives scores that are not finite.
     """
     protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
-    crop = model.config.crop
-    for scale in protocol.Q:
-        if scale < crop:
-            raise InputError(f"test scale {scale} is smaller than the net's crop {crop}")
-        if scale > LARGEST_SCALE * crop:
-            raise InputError(
-                f"test scale {scale} is more than {LARGEST_SCALE} times the net's crop {crop}"
-            )
-    for i, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(
-                f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8"
-            )
-    total = np.zeros((len(images), model.config.num_classes))
-    was_training = model.training
-    model.eval()
-    try:
-        bar = tqdm(
-            total=len(images) * len(scales),
-            unit="image",
-            desc="evaluating",
-            leave=False,
-            disable=None if progress else True,
-        )
-        with bar, torch.inference_mode():
-            for scale in protocol.Q:
-                for indices, views in _batches(images, scale, model.config.crop, method):
-                    total[indices] += _posteriors(model, views, averaging, flips)
-                    bar.update(len(indices))
-    finally:
-        model.train(was_training)
-    if not np.isfinite(total).all():
-        raise RunError("the net's scores are not finite: its weights are damaged or diverged")
-    return total / len(protocol.Q)
+    (found,) = measure([model], images, [protocol.terms], progress=progress)
+    return mean([found[term].posteriors for term in protocol.terms])
 
 
 def evaluate(
@@ -174,88 +98,199 @@ def evaluate(
     protocol = Protocol(
         model.config.title, model.provenance.S, tuple(scales), method, averaging, flips
     )
-    found = posteriors(
-        model,
-        part.images,
-        scales=scales,
-        method=method,
-        averaging=averaging,
-        flips=flips,
-        progress=progress,
-    )
-    return errors(found, part.labels, protocol)
-
-
-def errors(
-    posteriors: NDArray[np.float64], labels: NDArray[np.int64], protocol: Protocol
-) -> Result:
-    """Counts errors: an image is right in top-k when its class is among the k highest (§4)."""
-    own = np.take_along_axis(posteriors, labels[:, None], axis=1)
-    # Of equal posteriors the class of the lower index ranks higher, as in argmax: a net that says
-    # the same of every class does not come out right.
-    before = np.arange(posteriors.shape[1]) < labels[:, None]
-    rank = ((posteriors > own) | ((posteriors == own) & before)).sum(axis=1)
-    n = len(labels)
-    wrong1, wrong5 = int((rank >= 1).sum()), int((rank >= 5).sum())
-    return Result(
-        protocol=protocol,
-        n=n,
-        top1=100 * wrong1 / n,
-        top1_interval=wilson(wrong1, n),
-        top5=100 * wrong5 / n,
-        top5_interval=wilson(wrong5, n),
+    (found,) = measure([model], part.images, [protocol.terms], progress=progress)
+    terms = [found[term] for term in protocol.terms]
+    n = len(part)
+    return errors(
+        mean([term.posteriors for term in terms]),
+        part.labels,
+        protocol,
+        sum(term.forwards for term in terms) / n,
+        sum(term.multiply_adds for term in terms) / n,
     )
 
 
-def wilson(wrong: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of an error rate, in percent.
+def mean(parts: Sequence[Posteriors]) -> Posteriors:
+    """The mean of several posteriors: over scales, methods (§3.2) or nets (§4.4)."""
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    total /= len(parts)
+    return total
+
+
+def check_scales(config: Config, scales: Sequence[int]) -> None:
+    """Raises InputError for a test scale Q that is below the net's crop, or too large."""
+    crop = config.crop
+    for scale in scales:
+        if scale < crop:
+            raise InputError(f"test scale {scale} is smaller than the net's crop {crop}")
+        if scale > LARGEST_SCALE * crop:
+            raise InputError(
+                f"test scale {scale} is more than {LARGEST_SCALE} times the net's crop {crop}"
+            )
+
+
+def measure(
+    models: Sequence[VGG],
+    images: Sequence[Pixels],
+    wanted: Sequence[Collection[Term]],
+    *,
+    progress: bool = False,
+    label: str = "evaluating",
+) -> list[dict[Term, Measured]]:
+    """Posteriors of several nets by several terms of protocols, in one pass over the images.
+
+    An image is read once and rescaled once to each Q. What a net sees is computed once however
+    many terms it counts for: a crop of the grid that is also the centre crop, crops that coincide,
+    a dense image that is no larger than a crop. Views of one shape go through a net together, so
+    that no image is padded or distorted.
 
     Args:
-        wrong: number of errors, 0 to n.
-        n: number of images, 1 or more.
+        models: each in evaluation mode for the time of the call.
+        images: H×W×3 arrays of uint8, RGB, of any sizes.
+        wanted: for each model its terms.
+        progress: show a bar on a terminal.
+        label: shown before the bar.
+
+    Returns:
+        For each model its terms.
+
+    Raises:
+        InputError: for a scale below a net's crop, or an image that is no H×W×3 uint8 array.
+        RunError: when a net gives scores that are not finite.
     """
-    z = 1.959963984540054  # the normal distribution's 97.5 % point
-    p = wrong / n
-    centre = p + z * z / (2 * n)
-    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    # At 0 and n the bound is exactly 0 or 1; rounding may leave it a hair off.
-    return (0.0 if wrong == 0 else 100 * low), (100.0 if wrong == n else 100 * high)
+    for model, terms in zip(models, wanted, strict=True):
+        check_scales(model.config, [term.Q for term in terms])
+    passes = [
+        _Pass(model, list(dict.fromkeys(terms)), len(images))
+        for model, terms in zip(models, wanted, strict=True)
+    ]
+    if isinstance(images, list):  # all of them are there: a wrong one costs no work
+        for i, image in enumerate(images):
+            _check(image, i)
+    scales = sorted({term.Q for terms in wanted for term in terms})
+    bar = tqdm(
+        total=len(images) * len(scales),
+        unit="image",
+        desc=label,
+        leave=False,
+        disable=None if progress else True,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(bar)
+        stack.enter_context(torch.inference_mode())
+        for model in models:
+            stack.enter_context(_evaluating(model))
+        for i in range(len(images)):
+            image = images[i]
+            _check(image, i)
+            for scale in scales:
+                view = rescale(image, scale)
+                for one in passes:
+                    one.take(i, scale, view)
+                bar.update()
+        return [one.finish() for one in passes]
 
 
-def _batches(
-    images: Sequence[Pixels], scale: int, crop: int, method: Method
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Rescaled images of one shape together, so that no image is padded or distorted."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = defaultdict(list)
-    for i, image in enumerate(images):
-        view = rescale(image, scale)
-        if method == "centre-crop":
-            view = centre_crop(view, crop)
-        group = waiting[view.shape]
-        group.append((i, view))
-        limit = min(_BATCH_IMAGES, _BATCH_PIXELS // (view.shape[0] * view.shape[1]))
-        if len(group) >= limit:
-            yield _stack(waiting.pop(view.shape))
-    for group in waiting.values():
-        yield _stack(group)
+class _Pass:
+    """One net's way through the images: views that wait for a full batch, and what came out."""
+
+    def __init__(self, model: VGG, terms: list[Term], n: int) -> None:
+        self.model, self.terms = model, terms
+        self.total = {term: torch.zeros(n, model.config.num_classes).double() for term in terms}
+        self.cost = {term: _Cost() for term in terms}
+        # By shape: image, pixels, and the weight that the view has in each of its terms.
+        self.waiting: dict[tuple[int, int], list[tuple[int, Pixels, dict[Term, float]]]]
+        self.waiting = defaultdict(list)
+        self.waiting_pixels = 0
+
+    def take(self, i: int, scale: int, view: Pixels) -> None:
+        terms = [term for term in self.terms if term.Q == scale]
+        rows, columns = view.shape[:2]
+        found = windows_of(terms, rows, columns, self.model.config.crop)
+        for (top, left, height, width), weights in found.items():
+            # A copy: a crop that waits does not keep its whole image.
+            window = view[top : top + height, left : left + width].copy()
+            group = self.waiting[height, width]
+            group.append((i, window, weights))
+            self.waiting_pixels += height * width
+            for term in weights:
+                cost = self.cost[term]
+                cost.forwards += 1 + term.flips
+                cost.multiply_adds += (1 + term.flips) * _multiply_adds(
+                    self.model.config, height, width
+                )
+            if len(group) >= min(_BATCH_IMAGES, _BATCH_PIXELS // (height * width)):
+                self._forward(self.waiting.pop((height, width)))
+        while self.waiting_pixels > _WAITING_PIXELS:  # photographs come in many shapes
+            largest = max(self.waiting, key=lambda size: len(self.waiting[size]))
+            self._forward(self.waiting.pop(largest))
+
+    def finish(self) -> dict[Term, Measured]:
+        for group in self.waiting.values():
+            self._forward(group)
+        for total in self.total.values():
+            if not total.isfinite().all():
+                raise RunError(
+                    "the net's scores are not finite: its weights are damaged or diverged"
+                )
+        return {
+            term: Measured(
+                self.total[term].numpy(), self.cost[term].forwards, self.cost[term].multiply_adds
+            )
+            for term in self.terms
+        }
+
+    def _forward(self, group: list[tuple[int, Pixels, dict[Term, float]]]) -> None:
+        self.waiting_pixels -= sum(view.shape[0] * view.shape[1] for _, view, _ in group)
+        pixels = torch.from_numpy(np.stack([view for _, view, _ in group])).permute(0, 3, 1, 2)
+        images = pixels.to(self.model.mean.device)
+        needs = [any(term.flips for term in weights) for _, _, weights in group]
+        # For every order of averaging the posteriors of the views, and of their mirror images.
+        plain = self._posteriors(images)
+        mirrored = dict(plain)
+        if any(needs):
+            # Views that only count unmirrored stay out.
+            chosen = torch.tensor(needs)
+            found = self._posteriors(images[chosen.to(images.device)].flip(3))
+            for averaging, values in found.items():
+                mirrored[averaging] = torch.zeros_like(plain[averaging])
+                mirrored[averaging][chosen] = values
+        for term in self.terms:
+            rows = [row for row, (_, _, weights) in enumerate(group) if term in weights]
+            if not rows:
+                continue
+            values = plain[term.averaging][rows]
+            if term.flips:
+                values = (values + mirrored[term.averaging][rows]) / 2
+            weight = torch.tensor([group[row][2][term] for row in rows], dtype=torch.float64)
+            index = torch.tensor([group[row][0] for row in rows])
+            self.total[term].index_add_(0, index, values * weight[:, None])
+
+    def _posteriors(self, images: Tensor) -> dict[Averaging, Tensor]:
+        scores = self.model.score_map(images).double()
+        found: dict[Averaging, Tensor] = {"scores": scores.mean(dim=(2, 3)).softmax(dim=1).cpu()}
+        if any(term.averaging == "posteriors" for term in self.terms):
+            found["posteriors"] = scores.softmax(dim=1).mean(dim=(2, 3)).cpu()
+        return found
 
 
-def _stack(group: list[tuple[int, Pixels]]) -> tuple[list[int], Tensor]:
-    views = np.stack([view for _, view in group])
-    return [i for i, _ in group], torch.from_numpy(views).permute(0, 3, 1, 2)
+@contextmanager
+def _evaluating(model: VGG) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
-def _posteriors(
-    model: VGG, images: Tensor, averaging: Averaging, flips: bool
-) -> NDArray[np.float64]:
-    images = images.to(model.mean.device)
-    mirrored = [images.flip(3)] if flips else []
-    found = []
-    for views in (images, *mirrored):
-        scores = model.score_map(views).double()
-        if averaging == "scores":
-            found.append(scores.mean(dim=(2, 3)).softmax(dim=1))
-        else:
-            found.append(scores.softmax(dim=1).mean(dim=(2, 3)))
-    return torch.stack(found).mean(dim=0).cpu().numpy()
+@lru_cache(maxsize=4096)
+def _multiply_adds(config: Config, height: int, width: int) -> int:
+    return account(config, (height, width)).multiply_adds
+
+
+def _check(image: Pixels, i: int) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8")

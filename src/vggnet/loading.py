@@ -1,15 +1,19 @@
 """Training batches whose randomness depends on nothing but seed, epoch and image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vggnet.augment import random_crop, random_flip
+from vggnet.augment import jittered_side, random_crop, random_flip
 from vggnet.datasets import Dataset
-from vggnet.images import Pixels, rescale
+from vggnet.images import Pixels, rescale, scaled_size
+from vggnet.recipes import Scale
+
+_KEPT_BYTES = 1 << 30
+"""Images of a fixed S are rescaled once and kept where all of them take no more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,12 @@ class Batch:
 
 
 class TrainingImages:
-    """The training part of a data set at a fixed S, in random order, augmented (§3.1).
+    """The training part of a data set in random order, augmented (§3.1).
 
     Args:
-        data: the data set; its training images are rescaled once and kept.
-        S: smallest side in pixels.
+        data: the data set.
+        S: smallest side in pixels; of a pair, every image of every epoch draws its own between
+            the two, ends included (scale jittering).
         crop: side of the random crop in pixels.
         batch_size: images a batch; an epoch's last batch has what is left.
         flip: mirror each image with a chance of one half.
@@ -41,14 +46,19 @@ class TrainingImages:
         self,
         data: Dataset,
         *,
-        S: int,  # noqa: N803, the paper's name
+        S: Scale,  # noqa: N803, the paper's name
         crop: int,
         batch_size: int,
         flip: bool,
         colour_shift: float,
         seed: int,
     ) -> None:
-        self.images = [rescale(image, S) for image in data.train.images]
+        self.images: Sequence[Pixels] = data.train.images
+        self.S = S
+        if isinstance(S, int) and isinstance(self.images, list):
+            sizes = (scaled_size(image.shape[0], image.shape[1], S) for image in self.images)
+            if sum(3 * height * width for height, width in sizes) <= _KEPT_BYTES:
+                self.images = [rescale(image, S) for image in self.images]
         self.labels = torch.from_numpy(data.train.labels)
         self.pca = data.colour_pca
         self.crop, self.batch_size, self.flip = crop, batch_size, flip
@@ -76,7 +86,9 @@ class TrainingImages:
 
     def _view(self, index: int, epoch: int) -> tuple[Pixels, np.ndarray]:
         rng = self._rng(epoch, index + 1)
-        image = random_crop(self.images[index], self.crop, rng)
+        side = self.S if isinstance(self.S, int) else jittered_side(self.S, rng)
+        # Nothing to do for an image that was kept in this size.
+        image = random_crop(rescale(self.images[index], side), self.crop, rng)
         if self.flip:
             image = random_flip(image, rng)
         return image, self.pca.shift(rng, self.colour_shift)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vggnet import initialize
 from vggnet.configs import LRN, Config, Layer
 from vggnet.errors import InputError
+from vggnet.recipes import Scale
 
 # R, G, B means of the ILSVRC-2012 training images as the authors released them with nets D and E.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
@@ -24,8 +25,8 @@ class Provenance:
     """In the order of the scores."""
     dataset: str | None = None
     """Name of the data set that it was trained on."""
-    S: int | None = None
-    """Smallest side in pixels of the training images (§3.1)."""
+    S: Scale | None = None
+    """Smallest side in pixels of the training images, or the range it was drawn from (§3.1)."""
     seed: int | None = None
     recipe: dict[str, Any] | None = None
     """Every value of the `TrainConfig`."""

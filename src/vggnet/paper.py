@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from vggnet.protocols import Method
+from vggnet.recipes import Scale, Tune
+
 # Table 1's heading: layers with weights.
 WEIGHT_LAYERS = {"A": 11, "A-LRN": 11, "B": 13, "C": 16, "D": 16, "E": 19}
 
@@ -11,15 +14,16 @@ PARAMETERS_MILLIONS = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One net of Table 3: one test scale, dense evaluation, ILSVRC-2012 validation set."""
+    """One net of Tables 3, 4 and 5 on the ILSVRC-2012 validation set."""
 
     net: str
-    S: int | tuple[int, int]
+    S: Scale
     """Smallest side in training: fixed, or the range it was drawn from."""
     Q: tuple[int, ...]
-    """Smallest side in testing."""
+    """Smallest sides in testing."""
     top1: float
     top5: float
+    method: Method = "dense"
 
 
 TABLE_3 = (
@@ -36,3 +40,107 @@ TABLE_3 = (
     Row("E", 384, (384,), 26.9, 8.7),
     Row("E", (256, 512), (384,), 25.5, 8.0),
 )
+
+_JITTER = (256, 512)
+_JITTER_Q = (256, 384, 512)
+
+TABLE_4 = (
+    Row("B", 256, (224, 256, 288), 28.2, 9.6),
+    Row("C", 256, (224, 256, 288), 27.7, 9.2),
+    Row("C", 384, (352, 384, 416), 27.8, 9.2),
+    Row("C", _JITTER, _JITTER_Q, 26.3, 8.2),
+    Row("D", 256, (224, 256, 288), 26.6, 8.6),
+    Row("D", 384, (352, 384, 416), 26.5, 8.6),
+    Row("D", _JITTER, _JITTER_Q, 24.8, 7.5),
+    Row("E", 256, (224, 256, 288), 26.9, 8.7),
+    Row("E", 384, (352, 384, 416), 26.7, 8.6),
+    Row("E", _JITTER, _JITTER_Q, 24.8, 7.5),
+)
+
+TABLE_5 = (
+    Row("D", _JITTER, _JITTER_Q, 24.8, 7.5, "dense"),
+    Row("D", _JITTER, _JITTER_Q, 24.6, 7.5, "multi-crop"),
+    Row("D", _JITTER, _JITTER_Q, 24.4, 7.2, "multi-crop+dense"),
+    Row("E", _JITTER, _JITTER_Q, 24.8, 7.5, "dense"),
+    Row("E", _JITTER, _JITTER_Q, 24.6, 7.4, "multi-crop"),
+    Row("E", _JITTER, _JITTER_Q, 24.4, 7.1, "multi-crop+dense"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A net of a fusion, with its test scales."""
+
+    net: str
+    S: Scale
+    Q: tuple[int, ...]
+    tune: Tune = "all"
+    """fc: the ILSVRC submission's jittered D, of which the FC layers alone were tuned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A row of Table 6: several nets' posteriors averaged."""
+
+    members: tuple[Member, ...]
+    method: Method
+    top1: float
+    top5: float
+    top5_test: float | None
+    """On the test set, where the authors had it measured."""
+
+
+_BEST_TWO = (Member("D", _JITTER, _JITTER_Q), Member("E", _JITTER, _JITTER_Q))
+_SUBMITTED = (
+    Member("D", 256, (224, 256, 288)),
+    Member("D", 384, (352, 384, 416)),
+    Member("D", _JITTER, _JITTER_Q, "fc"),
+    Member("C", 256, (224, 256, 288)),
+    Member("C", 384, (352, 384, 416)),
+    Member("E", 256, (224, 256, 288)),
+    Member("E", 384, (352, 384, 416)),
+)
+
+TABLE_6 = (
+    Fused(_SUBMITTED, "dense", 24.7, 7.5, 7.3),
+    Fused(_BEST_TWO, "dense", 24.0, 7.1, 7.0),
+    Fused(_BEST_TWO, "multi-crop", 23.9, 7.2, None),
+    Fused(_BEST_TWO, "multi-crop+dense", 23.7, 6.8, 6.8),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A row of Table 7; `members` and `method` for those of the paper itself."""
+
+    name: str
+    top1: float | None
+    top5: float | None
+    top5_test: float | None
+    members: tuple[Member, ...] = ()
+    method: Method = "dense"
+
+
+TABLE_7 = (
+    System("VGG (2 nets, multi-crop & dense eval.)", 23.7, 6.8, 6.8, _BEST_TWO, "multi-crop+dense"),
+    # Its errors are E's in Table 5. On the test set §4.5 has 7.0, §4.4 quotes 7.1 on validation.
+    System(
+        "VGG (1 net, multi-crop & dense eval.)", 24.4, 7.1, 7.0, _BEST_TWO[1:], "multi-crop+dense"
+    ),
+    System("VGG (ILSVRC submission, 7 nets, dense eval.)", 24.7, 7.5, 7.3, _SUBMITTED),
+    System("GoogLeNet (1 net)", None, 7.9, None),
+    System("GoogLeNet (7 nets)", None, 6.7, None),
+    System("MSRA (11 nets)", None, None, 8.1),
+    System("MSRA (1 net)", 27.9, 9.1, 9.1),
+    System("Clarifai (multiple nets)", None, None, 11.7),
+    System("Clarifai (1 net)", None, None, 12.5),
+    System("Zeiler & Fergus (6 nets)", 36.0, 14.7, 14.8),
+    System("Zeiler & Fergus (1 net)", 37.5, 16.0, 16.1),
+    System("OverFeat (7 nets)", 34.0, 13.2, 13.6),
+    System("OverFeat (1 net)", 35.7, 14.2, None),
+    System("Krizhevsky et al. (5 nets)", 38.1, 16.4, 16.4),
+    System("Krizhevsky et al. (1 net)", 40.7, 18.2, None),
+)
+
+ABLATION_PERCENT = 7
+"""§4.1: by how much B-5x5's top-1 error is above B's on a centre crop, relative to B's."""

@@ -1,11 +1,14 @@
 """The paper's training runs as functions, each returning every number of its run (§3.1).
 
 The paper's sizes are for a crop of 224. For another crop they keep their proportion to it: at a
-crop of 32, S = 256 becomes 37.
+crop of 32, S = 256 becomes 37. The commands in the docstrings are for data in the paper's size;
+sizes, batch and rate of other data are the business of the functions `on_…` at the end.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vggnet.configs import Config
 from vggnet.errors import InputError
@@ -17,10 +20,43 @@ PAPER_CROP = 224
 LARGEST_SCALE = 32
 """S and Q are at most so many crops: beyond, a typing error fills the memory."""
 
+Scale = int | tuple[int, int]
+"""S of training in pixels: fixed, or the range that it is drawn from for every image (§3.1)."""
+Tune = Literal["all", "fc"]
+
 
 def in_proportion(size: int, crop: int) -> int:
     """The paper's size in pixels (S or Q, for a crop of 224) at another crop."""
     return round(size * crop / PAPER_CROP)
+
+
+def scale_in_proportion(paper: Scale, crop: int) -> Scale:
+    """The paper's S at another crop: 256 or (256, 512) for a crop of 224."""
+    if isinstance(paper, int):
+        return in_proportion(paper, crop)
+    return in_proportion(paper[0], crop), in_proportion(paper[1], crop)
+
+
+def as_scale(value: object) -> Scale:
+    """S as it comes from a file or a caller: a whole number, or a pair of them as list or tuple.
+
+    Raises:
+        InputError: on anything else.
+    """
+    if _is_whole(value):
+        return value  # type: ignore[return-value]
+    if isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value)):
+        low, high = value
+        if low < high:
+            return low, high
+        raise InputError(f"S from {low} to {high}: give the smaller side first, then a larger one")
+    raise InputError(
+        f"S {value!r} is not a whole number of pixels, nor a pair (smallest, largest) of them"
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +68,10 @@ class TrainConfig:
     """
 
     model: Config
-    S: int
-    """Smallest side in pixels that training images are rescaled to; the crop is cut from that."""
+    S: Scale
+    """Smallest side in pixels that training images are rescaled to; the crop is cut from that.
+    A pair (smallest, largest): drawn uniformly between them, ends included, for every image of
+    every epoch (scale jittering)."""
     batch_size: int = 256
     learning_rate: float = 1e-2
     """At the start; divided by 10 on a plateau."""
@@ -52,19 +90,21 @@ class TrainConfig:
     """Mirror images at random, where the data set says that a mirrored image keeps its class."""
     init: "Init" = "glorot"
     """How the weights are drawn that do not come from another net."""
+    tune: Tune = "all"
+    """all: every layer learns. fc: fc6, fc7 and fc8 alone, the convolutions stay (§4.4)."""
     seed: int = 0
     """One seed gives one loss curve on one machine."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.S, int):
-            raise InputError(f"S {self.S!r} is not a whole number of pixels")
-        if self.S > LARGEST_SCALE * self.model.crop:
+        object.__setattr__(self, "S", as_scale(self.S))
+        smallest, largest = self.scales
+        if largest > LARGEST_SCALE * self.model.crop:
             raise InputError(
-                f"S {self.S} is more than {LARGEST_SCALE} times the crop {self.model.crop}"
+                f"S {largest} is more than {LARGEST_SCALE} times the crop {self.model.crop}"
             )
-        if self.S < self.model.crop:
+        if smallest < self.model.crop:
             raise InputError(
-                f"S {self.S!r} is smaller than the crop {self.model.crop}: crops are cut from "
+                f"S {smallest} is smaller than the crop {self.model.crop}: crops are cut from "
                 f"images of smallest side S; the paper's is {in_proportion(256, self.model.crop)}"
             )
         for name in ("batch_size", "epochs", "patience"):
@@ -79,19 +119,54 @@ class TrainConfig:
         for name in ("weight_decay", "colour_shift"):
             if not 0 <= (value := getattr(self, name)) < float("inf"):
                 raise InputError(f"{name} {value!r} is not 0 or more")
+        if self.tune not in get_args(Tune):
+            raise InputError(f"tune {self.tune!r} is not known: take {' or '.join(get_args(Tune))}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        """The smallest and the largest S; the same where S is fixed."""
+        return (self.S, self.S) if isinstance(self.S, int) else self.S
 
     def to_json(self) -> dict[str, Any]:
         """All values, nested as the dataclasses are."""
         return asdict(self)
 
 
+@dataclass(slots=True)
+class Plateau:
+    """Divides the learning rate by 10 when the validation error stops improving (§3.1)."""
+
+    patience: int
+    allowed: int
+    best: float = math.inf
+    waited: int = 0
+    divisions: int = 0
+
+    def update(self, error: float) -> bool:
+        """Takes an epoch's validation error; True when training is over.
+
+        `patience` epochs without a new lowest error are a plateau. The first `allowed` ones divide
+        the rate; the next one is the end.
+        """
+        if error < self.best:
+            self.best, self.waited = error, 0
+            return False
+        self.waited += 1
+        if self.waited < self.patience:
+            return False
+        if self.divisions == self.allowed:
+            return True
+        self.waited = 0
+        self.divisions += 1
+        return False
+
+
 def a_256(model: Config) -> TrainConfig:
     """§3.1: net A at S = 256 from random weights, with Glorot's draw (the section's footnote).
 
-    As a command: `vggnet train DATA --net A --crop 224 --width 1 --batch-size 256
-    --learning-rate 1e-2 --epochs 74 --patience 5`. The paper: 2–3 weeks a net on four Titan
+    As a command: `vggnet train DATA --net A --out a`. The paper: 2–3 weeks a net on four Titan
     Blacks; A's error on ILSVRC-2012 validation, dense, is 29.6 % (Table 3).
     """
     return TrainConfig(replace(model, net="A"), S=in_proportion(256, model.crop))
@@ -101,14 +176,67 @@ def deeper_256(model: Config) -> TrainConfig:
     """§3.1: A-LRN, B, C, D or E at S = 256, staged from a trained net A.
 
     The first four convolutions and the three FC layers come from A and learn at the full rate,
-    the others are drawn at random. As a command: as for A, with `--net D --init-from WEIGHTS`.
-    The paper's errors (Table 3): A-LRN 29.7, B 28.7, C 28.1, D 27.0, E 27.3 %.
+    the others are drawn at random. As a command: `vggnet train DATA --net D --init-from
+    a/weights.safetensors --out d`. The paper's errors (Table 3): A-LRN 29.7, B 28.7, C 28.1,
+    D 27.0, E 27.3 %.
     """
     return TrainConfig(model, S=in_proportion(256, model.crop))
 
 
-DIGITS_CROP = 32
-DIGITS_WIDTH = 0.15625
+def b_5x5(model: Config) -> TrainConfig:
+    """§4.1: B with one 5×5 convolution for each pair of 3×3, at S = 256 from random weights.
+
+    Net A's 3×3 convolutions do not fit it, and the paper does not say how it was started. As a
+    command: `vggnet train DATA --net B-5x5 --out b5`. The paper: 7 % more errors than B on a
+    centre crop.
+    """
+    return TrainConfig(replace(model, net="B-5x5"), S=in_proportion(256, model.crop))
+
+
+def at_384(model: Config) -> TrainConfig:
+    """§3.1: C, D or E at S = 384, all layers from the same net's S = 256, at a rate of 1e-3.
+
+    As a command: `vggnet train DATA --net D --scale 384 --learning-rate 1e-3 --init-from
+    d/weights.safetensors --out d-384`. The paper's errors at Q = 384 (Table 3): C 28.1, D 26.8,
+    E 26.9 %.
+    """
+    return TrainConfig(model, S=in_proportion(384, model.crop), learning_rate=1e-3)
+
+
+def jittered(model: Config) -> TrainConfig:
+    """§3.1: C, D or E with S drawn from [256, 512], all layers tuned from the net at S = 384.
+
+    The paper does not give the rate; S = 384's is taken. As a command: `vggnet train DATA --net D
+    --scale 256,512 --learning-rate 1e-3 --init-from d-384/weights.safetensors --out d-jitter`. The
+    paper's errors at Q = 384 (Table 3): C 27.3, D 25.6, E 25.5 %.
+    """
+    scale = scale_in_proportion((256, 512), model.crop)
+    return TrainConfig(model, S=scale, learning_rate=1e-3)
+
+
+def submitted_d(model: Config) -> TrainConfig:
+    """§4.4: the ILSVRC submission's D with S from [256, 512]: its FC layers alone are tuned.
+
+    From the net at S = 384, at that net's rate, neither of which the paper states. As a command:
+    that of `jittered` with `--tune fc`.
+    """
+    return replace(jittered(replace(model, net="D")), tune="fc")
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """How the paper's runs are fitted to a data set; the defaults leave them as they are."""
+
+    crop: int = PAPER_CROP
+    """Side of the crop in pixels."""
+    width: float = 1.0
+    """Multiplies the nets' channels."""
+    grid_crop: int | None = None
+    """For the whole grid, where it is another: at a crop of 32 the score map of S = 384's images
+    is one cell, which sees no more than a crop in the upper left corner."""
+    grid_width: float | None = None
+    fit: Callable[[TrainConfig], TrainConfig] = lambda recipe: recipe
+    """Batch size, rate and epochs for the amount of data."""
 
 
 def on_digits(recipe: TrainConfig) -> TrainConfig:
@@ -116,5 +244,35 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
 
     Departures: batches of 64, since one of 256 would leave four steps an epoch; half the rate, at
     which so few steps settle (docs/LOG.md); 45 epochs at most, 6 without a gain being a plateau.
+    The runs at S = 384 and jittered start from trained nets: 20 epochs, 4 a plateau, and twice
+    the paper's rate, since so much of a digit is outside its crop that they have much to learn.
+    B-5x5 has a fifth of the rate: at half of it, its 5×5 convolutions die from a random start.
     """
-    return replace(recipe, batch_size=64, learning_rate=5e-3, epochs=45, patience=6)
+    if recipe.S == in_proportion(256, recipe.model.crop):
+        rate, epochs, patience = recipe.learning_rate / 2, 45, 6
+    else:
+        rate, epochs, patience = recipe.learning_rate * 2, 20, 4
+    if recipe.model.net == "B-5x5":
+        rate = recipe.learning_rate / 5
+    return replace(recipe, batch_size=64, learning_rate=rate, epochs=epochs, patience=patience)
+
+
+def on_fashion_mnist(recipe: TrainConfig) -> TrainConfig:
+    """A run of the paper on 55,000 images of garments, 28×28 grey.
+
+    Departures: batches of 128; 8 epochs at most, 1 without a gain being a plateau; 4 epochs for
+    the runs at S = 384 and jittered, which start from trained nets.
+    """
+    tuned = recipe.S != in_proportion(256, recipe.model.crop)
+    return replace(recipe, batch_size=128, epochs=4 if tuned else 8, patience=1)
+
+
+ADAPTATIONS = {
+    "digits": Adaptation(32, 0.125, grid_crop=64, grid_width=0.0625, fit=on_digits),
+    "fashion-mnist": Adaptation(64, 0.125, fit=on_fashion_mnist),
+}
+
+
+def adaptation(data: str) -> Adaptation:
+    """That of a data set, by its name or by what the command line calls it."""
+    return ADAPTATIONS.get(data.partition(":")[0], Adaptation())

@@ -1,86 +1,60 @@
-"""The paper's runs on the user's data, in order, each from the weights it starts from."""
+"""The paper's grid on the user's data: runs its graph, measures its rows, writes the results."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
 
-from vggnet import __version__, checkpoint, paper, recipes, report
+from vggnet import __version__, checkpoint, claims, paper, report
 from vggnet.accounting import account
+from vggnet.cache import PosteriorCache
 from vggnet.configs import TABLE_1, Config
-from vggnet.datasets import Dataset
-from vggnet.errors import InputError
-from vggnet.evaluate import Result, evaluate
-from vggnet.recipes import TrainConfig, in_proportion
-from vggnet.train import METRICS, best_device, train
+from vggnet.datasets import Dataset, Part
+from vggnet.evaluate import check_scales, mean
+from vggnet.graph import Grid, Row, Run, Settings, grid, paper_numbers
+from vggnet.protocols import Fusion
+from vggnet.runs import WEIGHTS, read_metrics
+from vggnet.scoring import Result, confused_pairs, errors, ranks
+from vggnet.train import best_device, train
+from vggnet.workers import Task, run_all
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A node of the graph: a training run and the run whose weights it starts from."""
-
-    config: TrainConfig
-    parent: "Run | None" = None
-
-    @property
-    def name(self) -> str:
-        """The run's folder: net and S."""
-        return f"{self.config.model.title}-S{self.config.S}"
-
-
-def graph(
-    data: Dataset,
-    *,
-    crop: int = recipes.DIGITS_CROP,
-    width: float = recipes.DIGITS_WIDTH,
-    epochs: int | None = None,
-    seed: int = 0,
-) -> list[Run]:
-    """Table 3's runs at S = 256, parents first: A from random weights, the others staged from A.
-
-    Raises:
-        InputError: on a value that makes no net or no run.
-    """
-    options = Config("A", num_classes=len(data.class_names), crop=crop, width=width)
-
-    def finish(recipe: TrainConfig) -> TrainConfig:
-        recipe = recipes.on_digits(recipe)
-        recipe = replace(recipe, seed=seed, flip=recipe.flip and data.flip)
-        return recipe if epochs is None else replace(recipe, epochs=epochs)
-
-    a = Run(finish(recipes.a_256(options)))
-    deeper = [finish(recipes.deeper_256(replace(options, net=net))) for net in TABLE_1[1:]]
-    return [a, *(Run(config, parent=a) for config in deeper)]
+LARGEST_MATRIX = 40
+"""Classes beyond which a confusion matrix is not kept, only its most frequent pairs."""
+_PAIRS, _MISTAKES = 20, 24
 
 
 def reproduce(
     data: Dataset,
     out: str | Path,
+    settings: Settings | None = None,
     *,
-    crop: int = recipes.DIGITS_CROP,
-    width: float = recipes.DIGITS_WIDTH,
-    epochs: int | None = None,
-    seed: int = 0,
     device: str | None = None,
+    jobs: int = 1,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Trains and tests the six nets as in Table 3, and writes `results.json` and `report.html`.
+    """Trains and tests the paper's grid, and writes results.json, report.html and report.md.
 
-    Stopped and called again, it goes on where it was, and its results are those of a run that was
-    never stopped. Finished runs with the same recipe are used as they are.
+    Stopped and called again, it goes on where it was, and its results are those of a reproduction
+    that was never stopped. Finished runs with the same recipe are used as they are, and so are
+    posteriors that were computed before (`PosteriorCache`).
 
     Args:
         data: the data set.
-        out: folder for the results, the report, and a folder a run under `runs/`.
-        crop: side of the crop in pixels, a multiple of 32; S and Q are in proportion.
-        width: multiplies the nets' channels.
-        epochs: at most so many a net, instead of the recipe's.
-        seed: of all runs.
-        device: where to train, as in `train`.
-        log: gets a line a finished net.
+        out: folder for the results, a folder a run under `runs/`, and posteriors under
+            `posteriors/`.
+        settings: sizes, seed, and which part of the grid.
+        device: where to compute, as in `train`.
+        jobs: nodes at a time, each in a process of its own that has its share of the CPU's
+            threads (sums then differ in their last bits from those of one job). A script that
+            asks for more than one needs `if __name__ == "__main__":`.
+        log: gets a line a finished run.
 
     Returns:
         What `results.json` holds.
@@ -90,94 +64,307 @@ def reproduce(
         RunError: when a loss is not finite.
     """
     out = Path(out)
-    runs = graph(data, crop=crop, width=width, epochs=epochs, seed=seed)
-    say = log or (lambda _: None)
-    weights: dict[str, Path] = {}
-    dense: list[Result] = []
-    centre: list[Result] = []
-    for number, run in enumerate(runs, start=1):
-        parent = weights[run.parent.name] if run.parent else None
-        label = f"{number}/{len(runs)} {run.config.model.net}"
-        folder = out / "runs" / run.name
-        weights[run.name] = train(
-            run.config, data, folder, parent=parent, device=device, label=label
+    settings = settings or Settings()
+    whole = grid(data.name, len(data.class_names), data.flip, settings)
+    for run in whole.runs:  # before any work
+        check_scales(run.config.model, [term.Q for term in whole.terms(run)])
+    _run(whole, data, out, device or best_device(), jobs, log or (lambda _: None))
+    measured = _Measured(whole, data.test, out)
+    results = _results(data, settings, whole, measured, out)
+    metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
+    mistakes = [data.test.images[mistake["index"]] for mistake in results["mistakes"]]
+    page = report.html(results, metrics, mistakes)
+    _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    _write(out / "report.md", report.markdown(results))
+    _write(out / "report.html", page)
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A run to be trained where it is not, and measured where it was not."""
+
+    run: Run
+    terms: tuple[Any, ...]
+    out: Path
+
+    def __call__(
+        self,
+        data: Dataset,
+        device: str,
+        say: Callable[[str], None],
+        label: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        run = self.run
+        parent = None if run.parent is None else _weights(self.out, run.parent)
+        weights = train(
+            run.config,
+            data,
+            self.out / "runs" / run.name,
+            parent=parent,
+            device=device,
+            log=say,
+            label=label,
+            progress=progress,
         )
-        model = checkpoint.load(weights[run.name]).to(device or best_device())
-        scales = [in_proportion(256, crop)]
-        dense.append(evaluate(model, data.test, scales=scales, flips=data.flip))
-        centre.append(evaluate(model, data.test, scales=scales, method="centre-crop", flips=False))
-        start = (
-            f"staged from {run.parent.config.model.net}" if run.parent else "from random weights"
+        cache = PosteriorCache(self.out / "posteriors")
+        cache.measure(
+            [weights],
+            data.test,
+            [self.terms],
+            device=device,
+            label=f"{label} tests",
+            progress=progress,
         )
-        say(f"{label}, {start}: top-1 error {dense[-1].top1:.1f} %")
-    results = {
+
+
+def _weights(out: Path, run: Run) -> Path:
+    return out / "runs" / run.name / WEIGHTS
+
+
+def _run(
+    whole: Grid, data: Dataset, out: Path, device: str, jobs: int, log: Callable[[str], None]
+) -> None:
+    """Every run of the grid, trained and measured."""
+    nodes = {run.name: _Node(run, tuple(whole.terms(run)), out) for run in whole.runs}
+    runs = {run.name: run for run in whole.runs}
+
+    def finished(name: str) -> None:
+        run = runs[name]
+        last = [r for r in read_metrics(out / "runs" / name) if r["kind"] == "validation"][-1]
+        number = f"{list(runs).index(name) + 1}/{len(runs)}"
+        log(
+            f"{number} {name}, {run.start}: {last['epoch'] + 1} epochs, "
+            f"validation error {last['error']:.1f} %"
+        )
+
+    if jobs == 1:
+        for number, (name, node) in enumerate(nodes.items(), start=1):
+            label = f"{number}/{len(nodes)} {name}"
+            node(data, device, lambda _: None, label=label, progress=True)
+            finished(name)
+        return
+    order = sorted(nodes, key=partial(_urgency, whole), reverse=True)
+    tasks = [
+        Task(name, nodes[name], (parent.name,) if (parent := runs[name].parent) else ())
+        for name in order
+    ]
+    epochs = {name: run.config.epochs for name, run in runs.items()}
+    bar = tqdm(total=sum(epochs.values()), unit="epoch", desc="grid", leave=False, disable=None)
+
+    def line(name: str, text: str) -> None:
+        epochs[name] -= 1
+        bar.update()
+        bar.set_postfix_str(f"{name} {text}")
+
+    def done(name: str) -> None:
+        bar.update(epochs[name])  # those that a plateau spared, or that an earlier call did
+        finished(name)
+
+    with bar:
+        run_all(tasks, data, workers=jobs, device=device, log=line, done=done)
+
+
+def _urgency(whole: Grid, name: str) -> float:
+    """Multiply-adds from the start of a run to the end of the longest chain that hangs on it."""
+    run = next(run for run in whole.runs if run.name == name)
+    children = [_urgency(whole, other.name) for other in whole.runs if other.parent == run]
+    return account(run.config.model).multiply_adds * run.config.epochs + max(children, default=0)
+
+
+class _Measured:
+    """Rows and their posteriors, all of which are in the cache."""
+
+    def __init__(self, whole: Grid, part: Part, out: Path) -> None:
+        self.grid, self.part, self.out = whole, part, out
+        self.cache = PosteriorCache(out / "posteriors")
+        self._known: dict[Row, tuple[Result, NDArray[np.bool_]]] = {}
+
+    def posteriors(self, row: Row) -> NDArray[np.float64]:
+        return self._measure(row)[0]
+
+    def result(self, row: Row) -> Result:
+        return self._once(row)[0]
+
+    def wrong(self, row: Row) -> NDArray[np.bool_]:
+        return self._once(row)[1]
+
+    def _once(self, row: Row) -> tuple[Result, NDArray[np.bool_]]:
+        if row not in self._known:
+            found, forwards, multiply_adds = self._measure(row)
+            n = len(self.part)
+            result = errors(found, self.part.labels, row.protocol, forwards / n, multiply_adds / n)
+            self._known[row] = result, ranks(found, self.part.labels) > 0
+        return self._known[row]
+
+    def _measure(self, row: Row) -> tuple[NDArray[np.float64], int, int]:
+        nets, forwards, multiply_adds = [], 0, 0
+        for member in row.members:
+            terms = row.protocol_of(member).terms
+            (found,) = self.cache.measure([_weights(self.out, member.run)], self.part, [terms])
+            nets.append(mean([found[term].posteriors for term in terms]))
+            forwards += sum(found[term].forwards for term in terms)
+            multiply_adds += sum(found[term].multiply_adds for term in terms)
+        return mean(nets), forwards, multiply_adds
+
+
+def _results(
+    data: Dataset, settings: Settings, whole: Grid, measured: _Measured, out: Path
+) -> dict[str, Any]:
+    def of(*sections: str) -> list[Row]:
+        return [row for row in whole.rows if row.section in sections]
+
+    model = whole.runs[0].config.model
+    tables = of("table 3", "table 4", "table 5", "table 6", "table 7")
+    best = _best(whole, measured)
+    return {
         "versions": {"vggnet": __version__, "torch": torch.__version__},
         "dataset": {
             "name": data.name,
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
+            "flip": data.flip,
+            "class_names": list(data.class_names),
         },
-        "runs": [
-            {
-                "name": run.name,
-                "parent": run.parent.name if run.parent else None,
-                "recipe": run.config.to_json(),
-            }
-            for run in runs
-        ],
-        "parameters": [_parameters(run.config.model) for run in runs],
-        "rows": [_table_3(result) for result in dense],
-        "centre_crop": [result.to_json() for result in centre],
+        "crop": model.crop,
+        "width": model.width,
+        "seed": settings.seed,
+        "only": settings.only,
+        "runs": [_run_json(run, out) for run in whole.runs],
+        "parameters": [_parameters(net, model) for net in TABLE_1],
+        "rows": [_table_row(row, measured) for row in tables],
+        "averaging": _averaging(of("averaging"), measured),
+        "others_protocols": [_row(row, measured.result(row)) for row in of("others")],
+        "ablation": [_row(row, measured.result(row)) for row in of("ablation")],
+        "claims": claims.judged(whole.rows, measured.wrong),
+        "by_scale": _by_scale(of("by scale"), measured),
+        **_mistakes(data, best, measured),
     }
-    curves = {run.config.model.net: read_metrics(out / "runs" / run.name) for run in runs}
-    page = report.html(results, curves)
-    _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "report.html", page)
-    return results
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`.
-
-    Raises:
-        InputError: when the file is missing, empty or not what training wrote.
-    """
-    path = folder / METRICS
-    try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); delete {folder} to train anew"
-        ) from None
-    if not records:
-        raise InputError(f"{path}: is empty; delete {folder} to train anew")
-    return records
+def _run_json(run: Run, out: Path) -> dict[str, Any]:
+    records = read_metrics(out / "runs" / run.name)
+    return {
+        "name": run.name,
+        "net": run.config.model.title,
+        "S": run.config.S,
+        "parent": run.parent.name if run.parent else None,
+        "start": run.start,
+        "tune": run.config.tune,
+        "epochs": records[-1]["epoch"] + 1,
+        "recipe": run.config.to_json(),
+    }
 
 
-def _parameters(model: Config) -> dict[str, Any]:
+def _parameters(net: str, model: Config) -> dict[str, Any]:
     """Table 2's row: the paper's millions, our count of the paper's net, and of this run's."""
+    here = Config(net, model.num_classes, model.in_channels, model.crop, model.width)
     return {
         "table": 2,
-        "net": model.net,
-        "paper_millions": paper.PARAMETERS_MILLIONS[model.net],
-        "counted": account(Config(model.net)).parameters,
-        "here": account(model).parameters,
+        "net": net,
+        "paper_millions": paper.PARAMETERS_MILLIONS[net],
+        "counted": account(Config(net)).parameters,
+        "here": account(here).parameters,
     }
 
 
-def _table_3(result: Result) -> dict[str, Any]:
-    protocol = asdict(result.protocol)
-    row = next(r for r in paper.TABLE_3 if r.net == protocol["net"] and r.S == 256)
+def _row(row: Row, result: Result) -> dict[str, Any]:
+    """A measured row; of one net with `net` and `S`, of several with `nets`."""
+    found = result.to_json()
+    protocol: dict[str, Any] = found.pop("protocol")
+    return protocol | found
+
+
+def _table_row(row: Row, measured: _Measured) -> dict[str, Any]:
+    table = int(row.section.removeprefix("table "))
+    head: dict[str, Any] = {"table": table}
+    if isinstance(row.published, paper.System):
+        head["system"] = row.published.name
+    if not row.members:  # another system: its nets are not ours
+        empty = dict.fromkeys(("top1", "top1_interval", "top5", "top5_interval"))
+        return head | {"nets": []} | empty | {"paper": paper_numbers(row)}
+    if table >= 6:
+        # As a fusion, also where it is of one net.
+        protocols = tuple(row.protocol_of(member) for member in row.members)
+        head |= Fusion(protocols).to_json()
+    found = _row(row, measured.result(row))
+    if table >= 6:
+        for name in ("net", "S", "nets", "Q"):
+            found.pop(name, None)
+        tuned = any(member.run.config.tune == "fc" for member in row.members)
+        head["note"] = "jittered D: its FC layers alone are tuned (§4.4)" if tuned else None
+    return head | found | {"paper": paper_numbers(row)}
+
+
+def _averaging(rows: Sequence[Row], measured: _Measured) -> list[dict[str, Any]]:
+    """Scores against posteriors averaged over the dense map, for each net."""
+    found = []
+    for scores, posteriors in zip(rows[::2], rows[1::2], strict=True):
+        results = {row.averaging: measured.result(row) for row in (scores, posteriors)}
+        first = _row(scores, results["scores"])
+        test = claims.compare(scores, posteriors, measured.wrong)
+        found.append(
+            {name: first[name] for name in ("net", "S", "Q", "n")}
+            | {name: {"top1": r.top1, "top5": r.top5} for name, r in results.items()}
+            | {"test": test}
+        )
+    return found
+
+
+def _by_scale(rows: Sequence[Row], measured: _Measured) -> list[dict[str, Any]]:
+    found: dict[Run, dict[str, Any]] = {}
+    for row in rows:
+        (member,) = row.members
+        config = member.run.config
+        line = found.setdefault(
+            member.run, {"net": config.model.title, "S": config.S, "Q": [], "top1": []}
+        )
+        line["Q"].append(member.Q[0])
+        line["top1"].append(measured.result(row).top1)
+    return list(found.values())
+
+
+def _best(whole: Grid, measured: _Measured) -> Row:
+    """The paper's best: Table 7's first row; where it is not asked for, the lowest error."""
+    rows = [row for row in whole.rows if row.members]
+    named = [row for row in rows if row.section == "table 7"]
+    return named[0] if named else min(rows, key=lambda row: measured.result(row).top1)
+
+
+def _mistakes(data: Dataset, best: Row, measured: _Measured) -> dict[str, Any]:
+    """What the best row takes for what, and its most confident mistakes."""
+    found, labels, names = measured.posteriors(best), data.test.labels, data.class_names
+    predicted = found.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    sure = wrong[np.argsort(-found[wrong, predicted[wrong]], kind="stable")][:_MISTAKES]
+    matrix = None
+    if len(names) <= LARGEST_MATRIX:
+        counts = np.zeros((len(names), len(names)), dtype=np.int64)
+        np.add.at(counts, (labels, predicted), 1)
+        matrix = counts.tolist()
+    pairs = confused_pairs(predicted, labels, _PAIRS)
     return {
-        "table": 3,
-        **protocol,
-        "n": result.n,
-        "top1": result.top1,
-        "top1_interval": result.top1_interval,
-        "top5": result.top5,
-        "top5_interval": result.top5_interval,
-        "paper": {"S": row.S, "Q": row.Q, "top1": row.top1, "top5": row.top5},
+        "confusion": {
+            "row": str(best.protocol),
+            "matrix": matrix,
+            "pairs": [
+                {"true": names[true], "predicted": names[other], "count": count}
+                for true, other, count in pairs
+            ],
+        },
+        "mistakes": [
+            {
+                "index": int(i),
+                "name": data.test.name(int(i)),
+                "true": names[labels[i]],
+                "predicted": names[predicted[i]],
+                "posterior": float(found[i, predicted[i]]),
+                "true_posterior": float(found[i, labels[i]]),
+            }
+            for i in sure
+        ],
     }
 
 

@@ -2,16 +2,15 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vggnet import checkpoint, initialize
@@ -19,43 +18,14 @@ from vggnet.datasets import Dataset
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
-from vggnet.model import VGG, Provenance, empty
-from vggnet.recipes import TrainConfig
-
-WEIGHTS, METRICS, STATE = "weights.safetensors", "metrics.jsonl", "state.safetensors"
+from vggnet.model import VGG, FullyConnected, Provenance, empty
+from vggnet.protocols import single_scale
+from vggnet.recipes import Plateau, TrainConfig
+from vggnet.runs import Progress, RunFolder
 
 _CHECKPOINT_SECONDS = 600.0
 _STEPS_PER_READ = 20
 """Losses stay on a GPU for so many steps, so that it is not stopped for each one."""
-
-
-@dataclass(slots=True)
-class Plateau:
-    """Divides the learning rate by 10 when the validation error stops improving (§3.1)."""
-
-    patience: int
-    allowed: int
-    best: float = math.inf
-    waited: int = 0
-    divisions: int = 0
-
-    def update(self, error: float) -> bool:
-        """Takes an epoch's validation error; True when training is over.
-
-        `patience` epochs without a new lowest error are a plateau. The first `allowed` ones divide
-        the rate; the next one is the end.
-        """
-        if error < self.best:
-            self.best, self.waited = error, 0
-            return False
-        self.waited += 1
-        if self.waited < self.patience:
-            return False
-        if self.divisions == self.allowed:
-            return True
-        self.waited = 0
-        self.divisions += 1
-        return False
 
 
 def train(
@@ -67,6 +37,7 @@ def train(
     device: str | torch.device | None = None,
     log: Callable[[str], None] | None = None,
     label: str | None = None,
+    progress: bool = True,
 ) -> Path:
     """Trains a net and writes `weights.safetensors` and `metrics.jsonl` into a folder.
 
@@ -82,24 +53,49 @@ def train(
         device: cuda where there is one, by default; else the CPU.
         log: gets a line an epoch.
         label: shown before the progress bar; the net's name by default.
+        progress: show a bar where standard error is a terminal.
 
     Returns:
         The path of the weight file.
 
     Raises:
-        InputError: when data and net do not fit, or `out` holds a run of another recipe.
+        InputError: when data and net do not fit, or `out` holds a run of another recipe, or
+            another process trains in it.
         RunError: when the loss is not finite.
     """
     config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
     place = torch.device(device or best_device())
+    parent_net = None if parent is None else checkpoint.load(parent)
+    folder = RunFolder(Path(out), provenance(config, data, parent))
+    if folder.is_finished():
+        folder.clear()
+        return folder.weights
     # Dropout draws from PyTorch's global generators; the caller gets them back as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        run = _Run(config, data, Path(out), parent, place)
-        return run.weights if run.finished else run.go(log, label or config.model.title)
+        model = build_for(config, data, parent_net)
+        with folder.locked():
+            run = _Run(config, data, folder, model, place)
+            run.go(log, label or config.model.title, progress)
+    return folder.weights
+
+
+def provenance(config: TrainConfig, data: Dataset, parent: str | Path | None) -> Provenance:
+    """What the weights of a run say of themselves; two runs of equal provenance are one."""
+    return Provenance(
+        class_names=data.class_names,
+        dataset=data.name,
+        S=config.S,
+        seed=config.seed,
+        # Through JSON, as it comes back from a file.
+        recipe=json.loads(json.dumps(config.to_json())),
+        parent=None if parent is None else checkpoint.sha256(Path(parent)),
+    )
 
 
 def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
     """The net at the start of a run: drawn by its seed, then staged or copied from `parent`.
+
+    Where the FC layers alone are tuned, the others' parameters need no gradient.
 
     Raises:
         InputError: when `parent` fits neither way, or the classes are not the data set's.
@@ -111,73 +107,49 @@ def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
         )
     if config.model.in_channels != 3:
         raise InputError(f"{data.name} has RGB images; the net takes {config.model.in_channels}")
+    if config.tune == "fc" and (parent is None or parent.config.net != config.model.net):
+        raise InputError(
+            f"tune fc: the convolutions stay as they are, so give trained weights of net "
+            f"{config.model.net} to start from"
+        )
     model = empty(config.model, data.mean_rgb)
     generator = torch.Generator().manual_seed(config.seed)
     initialize.initialize_(model, config.init, generator)
     if parent is not None:
         copy = initialize.whole_ if parent.config.net == config.model.net else initialize.staged_
         copy(model, parent)
+    if config.tune == "fc":
+        for layer in model.children():
+            if not isinstance(layer, FullyConnected):
+                layer.requires_grad_(False)
     return model
 
 
 class _Run:
-    """One folder, its net and optimiser, and how far it has come."""
+    """A net and its optimiser, and how far they have come."""
 
     def __init__(
         self,
         config: TrainConfig,
         data: Dataset,
-        out: Path,
-        parent: str | Path | None,
+        folder: RunFolder,
+        model: VGG,
         device: torch.device,
     ) -> None:
-        self.config, self.data, self.out, self.device = config, data, out, device
-        self.weights, self.metrics, self.state = out / WEIGHTS, out / METRICS, out / STATE
-        parent_net = None if parent is None else checkpoint.load(parent)
-        self.provenance = Provenance(
-            class_names=data.class_names,
-            dataset=data.name,
-            S=config.S,
-            seed=config.seed,
-            # Through JSON, as it comes back from a file.
-            recipe=json.loads(json.dumps(config.to_json())),
-            parent=None if parent is None else checkpoint.sha256(Path(parent)),
-        )
-        self.epoch = self.step = 0
-        self.plateau = Plateau(config.patience, config.divisions)
-        self.finished = self._is_finished()
-        if self.finished:
-            return
-        self.model = build_for(config, data, parent_net)
+        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.model = model
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
             config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self._start_or_resume()
+        self.progress = Progress(Plateau(config.patience, config.divisions))
+        folder.start_or_resume(self.model, self.optimizer, self.progress)
 
-    def _is_finished(self) -> bool:
-        if not self.weights.exists():
-            return False
-        self._same_recipe(self.weights, checkpoint.read_header(self.weights).provenance)
-        self.state.unlink(missing_ok=True)  # left when a run is killed in its very last moment
-        return True
-
-    def _same_recipe(self, file: Path, found: Provenance) -> None:
-        """Never goes on with, or hands out, a run of another recipe."""
-        ours, theirs = _flat(asdict(self.provenance)), _flat(asdict(found))
-        differing = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{file}: is of another run, {key} {theirs.get(key)!r} instead of "
-                f"{ours.get(key)!r}: choose another --out, or delete the old results"
-            )
-
-    def go(self, log: Callable[[str], None] | None, label: str) -> Path:
-        config = self.config
+    def go(self, log: Callable[[str], None] | None, label: str, show: bool) -> None:
+        config, progress = self.config, self.progress
         images = TrainingImages(
             self.data,
             S=config.S,
@@ -190,42 +162,52 @@ class _Run:
         per_epoch = len(self.data.train)
         bar = tqdm(
             total=config.epochs * per_epoch,
-            initial=self.epoch * per_epoch + min(self.step * config.batch_size, per_epoch),
+            initial=progress.epoch * per_epoch + min(progress.step * config.batch_size, per_epoch),
             desc=label,
             unit=" images",
             leave=False,
-            disable=None,  # where standard error is no terminal
+            disable=None if show else True,  # None: where standard error is no terminal
         )
-        with bar, self.metrics.open("r+") as metrics:
+        with bar, self.folder.metrics.open("r+") as metrics:
             metrics.seek(0, 2)
-            over = self.epoch >= config.epochs
+            over = progress.epoch >= config.epochs
             while not over:
                 self._train_epoch(images, metrics, bar)
                 over = self._end_epoch(metrics, log)
-        return self._finish()
+        self.folder.finish(self.model)
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
-        rate = self.config.learning_rate / 10**self.plateau.divisions
+        progress = self.progress
+        rate = self.config.learning_rate / 10**progress.plateau.divisions
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
+        self._train_mode()
         pending: list[tuple[int, Tensor, Tensor, int]] = []
         wait = 1 if self.device.type == "cpu" else _STEPS_PER_READ
         saved = time.monotonic()
-        for step, batch in enumerate(images.epoch(self.epoch, self.step), start=self.step):
-            total_step = self.epoch * images.steps + step
+        for step, batch in enumerate(
+            images.epoch(progress.epoch, progress.step), start=progress.step
+        ):
+            total_step = progress.epoch * images.steps + step
             # Dropout's draw depends on nothing but seed and step, so a resumed run repeats it.
             torch.manual_seed((self.config.seed << 32) + total_step)
             loss, wrong = self._step(batch)
             pending.append((total_step, loss, wrong, len(batch.labels)))
-            self.step = step + 1
+            progress.step = step + 1
             due = time.monotonic() - saved > _CHECKPOINT_SECONDS
-            if len(pending) == wait or self.step == images.steps or due:
+            if len(pending) == wait or progress.step == images.steps or due:
                 self._write_losses(pending, rate, metrics, bar)
                 pending.clear()
             if due:
-                self._checkpoint(metrics)
+                self._save(metrics)
                 saved = time.monotonic()
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        for layer in self.model.children():
+            # Statistics of layers that do not learn stay as they are, too.
+            if isinstance(layer, nn.BatchNorm2d) and self.config.tune == "fc":
+                layer.eval()
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step of SGD; the loss and the number of wrong answers, still on the device."""
@@ -242,124 +224,46 @@ class _Run:
     def _write_losses(
         self, pending: list[tuple[int, Tensor, Tensor, int]], rate: float, metrics: Any, bar: Any
     ) -> None:
+        epoch = self.progress.epoch
         losses = torch.stack([loss for _, loss, _, _ in pending]).tolist()
         wrongs = torch.stack([wrong for _, _, wrong, _ in pending]).tolist()
         for (step, _, _, n), loss, wrong in zip(pending, losses, wrongs, strict=True):
             if not math.isfinite(loss):
                 raise RunError(
-                    f"the loss is {loss} at step {step} (epoch {self.epoch}), learning rate "
+                    f"the loss is {loss} at step {step} (epoch {epoch}), learning rate "
                     f"{rate:g}: lower --learning-rate"
                     + ", or draw the weights with --init glorot"
                     * (self.config.init != "glorot")
                 )
             error = round(100 * wrong / n, 4)
-            record = {"kind": "train", "epoch": self.epoch, "step": step, "loss": loss}
+            record = {"kind": "train", "epoch": epoch, "step": step, "loss": loss}
             metrics.write(json.dumps(record | {"error": error, "learning_rate": rate}) + "\n")
             bar.update(n)
-        bar.set_postfix(epoch=self.epoch, loss=f"{losses[-1]:.3f}", error=f"{error:.1f}%")
+        bar.set_postfix(epoch=epoch, loss=f"{losses[-1]:.3f}", error=f"{error:.1f}%")
 
     def _end_epoch(self, metrics: Any, log: Callable[[str], None] | None) -> bool:
         """Validates, moves the schedule, saves; True when training is over."""
-        result = evaluate(self.model, self.data.validation, scales=[self.config.S], flips=False)
-        record = {"kind": "validation", "epoch": self.epoch, "error": result.top1}
+        progress = self.progress
+        result = evaluate(
+            self.model, self.data.validation, scales=[single_scale(self.config.S)], flips=False
+        )
+        record = {"kind": "validation", "epoch": progress.epoch, "error": result.top1}
         metrics.write(json.dumps(record) + "\n")
-        divided = self.plateau.divisions
-        over = self.plateau.update(result.top1)
-        note = " (learning rate divided by 10)" * (self.plateau.divisions > divided)
-        line = f"epoch {self.epoch}: validation error {result.top1:.2f} %{note}"
-        self.epoch, self.step = self.epoch + 1, 0
-        over = over or self.epoch >= self.config.epochs
+        divided = progress.plateau.divisions
+        over = progress.plateau.update(result.top1)
+        note = " (learning rate divided by 10)" * (progress.plateau.divisions > divided)
+        line = f"epoch {progress.epoch}: validation error {result.top1:.2f} %{note}"
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        over = over or progress.epoch >= self.config.epochs
         if over:
-            self.epoch = self.config.epochs
-        self._checkpoint(metrics)
+            progress.epoch = self.config.epochs
+        self._save(metrics)
         if log:
             log(line)
         return over
 
-    def _checkpoint(self, metrics: Any) -> None:
-        metrics.flush()
-        os.fsync(metrics.fileno())  # before the state, which tells how long it is
-        momentum = {
-            f"momentum.{name}": buffer
-            for name, parameter in self.model.named_parameters()
-            # None before the first step, and without momentum
-            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None
-        }
-        net = {f"net.{name}": value for name, value in self.model.state_dict().items()}
-        header = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "plateau": [self.plateau.best, self.plateau.waited, self.plateau.divisions],
-            "metrics_bytes": self.metrics.stat().st_size,
-            "provenance": asdict(self.provenance),
-        }
-        checkpoint.write_tensors(self.state, net | momentum, header)
-
-    def _start_or_resume(self) -> None:
-        for file in (self.state, self.weights):
-            for leftover in self.out.glob(f".{file.name}.*"):  # of writes that were killed
-                leftover.unlink()
-        if not self.state.exists():
-            # Every run has its state from the start, so metrics without one are another's.
-            if self.metrics.exists() and self.metrics.stat().st_size:
-                raise InputError(
-                    f"{self.metrics}: exists, without the run it is from: choose another --out"
-                )
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-                with self.metrics.open("w") as metrics:
-                    self._checkpoint(metrics)
-            except OSError as error:
-                raise InputError(f"{self.out}: cannot be written ({error.strerror})") from None
-            return
-        try:
-            self._resume()
-        except KeyError as error:
-            raise InputError(f"{self.state}: is not the state of a run (no {error})") from None
-
-    def _resume(self) -> None:
-        try:
-            tensors, metadata = checkpoint.read_tensors(self.state)
-        except InputError as error:
-            raise InputError(f"{error}; to start the run anew, delete {self.out}") from None
-        header = checkpoint.parse_header(self.state, metadata)
-        found = header["provenance"]
-        self._same_recipe(
-            self.state, Provenance(**{**found, "class_names": tuple(found["class_names"])})
-        )
-        length = header["metrics_bytes"]
-        if not self.metrics.exists() or self.metrics.stat().st_size < length:
-            raise InputError(
-                f"{self.metrics}: is shorter than when the run stopped: put it back, or delete "
-                f"{self.out} to start anew"
-            )
-        self.epoch, self.step = header["epoch"], header["step"]
-        self.plateau.best, self.plateau.waited, self.plateau.divisions = header["plateau"]
-        net = {key: value for key, value in tensors.items() if key.startswith("net.")}
-        self.model.load_state_dict({key.removeprefix("net."): net[key] for key in net})
-        for name, parameter in self.model.named_parameters():
-            if (buffer := tensors.get(f"momentum.{name}")) is not None:
-                # In the parameter's memory format, as SGD makes it.
-                own = torch.empty_like(parameter).copy_(buffer)
-                self.optimizer.state[parameter]["momentum_buffer"] = own
-        # What was written after the checkpoint is written again.
-        with self.metrics.open("r+b") as file:
-            file.truncate(length)
-
-    def _finish(self) -> Path:
-        self.model.provenance = self.provenance
-        checkpoint.save(self.model, self.weights)
-        self.state.unlink(missing_ok=True)
-        return self.weights
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"recipe": {"S": 37}} as {"recipe.S": 37}, to name the value in which two runs differ."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
+    def _save(self, metrics: Any) -> None:
+        self.folder.save(self.model, self.optimizer, self.progress, metrics)
 
 
 def best_device() -> str:

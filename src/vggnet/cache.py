@@ -1,0 +1,129 @@
+"""Posteriors kept in files, so that however many tables need them, they are computed once."""
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vggnet import checkpoint
+from vggnet.datasets import Part
+from vggnet.errors import InputError
+from vggnet.evaluate import Measured, measure
+from vggnet.model import VGG
+from vggnet.protocols import Term
+
+_PROTOCOLS = 1
+"""Goes up when the same term of the same weights and images gives other posteriors."""
+
+
+class PosteriorCache:
+    """A folder of files, one for each net, images and term.
+
+    A file's name has a hash over what produced it: the weight file's bytes, the images and their
+    labels (`Part.fingerprint`), the term. Changed weights or images have other names, so they
+    never meet posteriors that are not theirs. Values are kept in float32; what comes out is the
+    same whether it was just computed or read.
+
+    Args:
+        folder: made when something is kept.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.computed = False
+        """Whether the last call of `measure` computed anything."""
+        self._hashes: dict[tuple[Path, int, int], str] = {}
+
+    def measure(
+        self,
+        weights: Sequence[Path],
+        part: Part,
+        wanted: Sequence[Collection[Term]],
+        *,
+        device: str = "cpu",
+        progress: bool = False,
+        label: str = "evaluating",
+    ) -> list[dict[Term, Measured]]:
+        """As `evaluate.measure`, of nets in weight files; computes only what is not kept yet.
+
+        Args:
+            weights: a file for each net.
+            part: images and labels.
+            wanted: for each net its terms.
+            device: what to compute on.
+            progress, label: of the progress bar.
+        """
+        hashes = [self._sha256(path) for path in weights]
+        found = [
+            {term: kept for term in terms if (kept := self._read(file, part, term)) is not None}
+            for file, terms in zip(hashes, wanted, strict=True)
+        ]
+        missing = [
+            [term for term in terms if term not in kept]
+            for terms, kept in zip(wanted, found, strict=True)
+        ]
+        self.computed = any(missing)
+        incomplete = [i for i, terms in enumerate(missing) if terms]
+        models: list[VGG] = [checkpoint.load(weights[i]).to(device) for i in incomplete]
+        computed = (
+            measure(
+                models,
+                part.images,
+                [missing[i] for i in incomplete],
+                progress=progress,
+                label=label,
+            )
+            if models
+            else []
+        )
+        for i, terms in zip(incomplete, computed, strict=True):
+            for term, value in terms.items():
+                self._write(hashes[i], part, term, value)
+                kept = self._read(hashes[i], part, term)
+                assert kept is not None
+                found[i][term] = kept
+        return found
+
+    def _sha256(self, path: Path) -> str:
+        """Of a weight file, read again only when it has changed."""
+        status = checkpoint.existing(path).stat()
+        known = path, status.st_size, status.st_mtime_ns
+        if known not in self._hashes:
+            self._hashes[known] = checkpoint.sha256(path)
+        return self._hashes[known]
+
+    def _path(self, file: str, part: Part, term: Term) -> tuple[Path, dict[str, Any]]:
+        key = {
+            "weights": file,
+            "images": part.fingerprint,
+            "term": asdict(term),
+            "protocols": _PROTOCOLS,
+        }
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+        readable = f"{file[:8]}-{term.method}-Q{term.Q}"
+        return self.folder / f"{readable}-{name}.safetensors", key
+
+    def _read(self, file: str, part: Part, term: Term) -> Measured | None:
+        path, key = self._path(file, part, term)
+        if not path.exists():
+            return None
+        try:
+            tensors, metadata = checkpoint.read_tensors(path)
+            header = checkpoint.parse_header(path, metadata)
+            if header["key"] != key or len(tensors["posteriors"]) != len(part):
+                return None
+            values = tensors["posteriors"].numpy().astype(np.float64)
+            return Measured(values, header["forwards"], header["multiply_adds"])
+        except (InputError, KeyError):
+            return None  # damaged: computed anew and written over
+
+    def _write(self, file: str, part: Part, term: Term, value: Measured) -> None:
+        path, key = self._path(file, part, term)
+        header = {"key": key, "forwards": value.forwards, "multiply_adds": value.multiply_adds}
+        posteriors = torch.from_numpy(value.posteriors).float()
+        checkpoint.write_tensors(path, {"posteriors": posteriors}, header)

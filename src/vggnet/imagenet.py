@@ -1,0 +1,180 @@
+"""ImageNet (ILSVRC-2012): its layout, its synsets, and the devkit's classes of its images."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggnet.errors import InputError
+from vggnet.folders import (
+    SUFFIXES,
+    Classes,
+    Folder,
+    as_folder,
+    check_classes,
+    count,
+    entries,
+    is_file,
+    list_classes,
+    subfolders,
+    validation_folder,
+    with_train,
+)
+
+_SYNSET = re.compile(r"n[0-9]{8}")
+_TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+_DEVKIT = ("", "data", "ILSVRC2012_devkit_t12/data", "devkit/data")
+
+
+def is_imagenet(root: Path) -> bool:
+    """Whether the folders in its `train/` are called as synsets are.
+
+    Raises:
+        InputError: for a folder that cannot be read.
+    """
+    labels = subfolders(root / "train") if "train" in subfolders(root) else []
+    return bool(labels) and _are_synsets(labels)
+
+
+def read_imagenet(root: Path) -> Folder:
+    """Lists ImageNet or some of its synsets, as `folders.read_folder` other images.
+
+    `datasets.open_dataset` describes the layout. The name is that of the folder; imagenet where
+    the synsets are the 1,000 of ILSVRC-2012.
+
+    Raises:
+        InputError: for a folder that is not as described, or cannot be read.
+    """
+    found, train = subfolders(root), list_classes(root, "train")
+    # ImageNet's own test images come without classes.
+    if "test" in found and not any(map(_SYNSET.fullmatch, subfolders(root / "test"))):
+        found.remove("test")
+    given = validation_folder(root, found)
+    if not given:
+        parts = with_train(root, train, found)
+    elif "test" in found:
+        test = list_classes(root, "test", like=train)
+        parts = train, _validation(root, given, train), test, ""
+    else:
+        validation = _validation(root, given, train)
+        note = (
+            f"as in the paper, ImageNet's validation images ({given}/, {count(validation)}) "
+            "are both the validation and the test part: the learning-rate schedule has seen "
+            "the images that the errors are reported on"
+        )
+        parts = train, validation, validation, note
+    folder = as_folder(root, parts)
+    return replace(folder, name="imagenet") if train.keys() == synset_names().keys() else folder
+
+
+def _validation(root: Path, part: str, train: Classes) -> Classes:
+    if subfolders(root / part):
+        return list_classes(root, part, like=train)
+    return _flat_validation(root, part, train)
+
+
+def synset_names() -> dict[str, str]:
+    """The 1,000 synsets of ILSVRC-2012, in order, and a readable name of each, all different.
+
+    The name is WordNet's first word; where two synsets share it, the synset is added to both:
+    'crane (n02012849)'.
+    """
+    text = (files("vggnet") / "data" / "imagenet_synsets.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines()]
+    first = {synset: words.split(",")[0].strip() for synset, words in rows}
+    uses = Counter(first.values())
+    return {
+        synset: word if uses[word] == 1 else f"{word} ({synset})" for synset, word in first.items()
+    }
+
+
+def _are_synsets(labels: Iterable[str]) -> bool:
+    return all(_SYNSET.fullmatch(label) for label in labels)
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """The folders' names; where all are synsets, WordNet's words for those that are known."""
+    known = synset_names() if _are_synsets(labels) else {}
+    return tuple(known.get(label, label) for label in labels)
+
+
+def _flat_validation(root: Path, part: str, train: Classes) -> Classes:
+    """Validation images that lie side by side, with their classes from ILSVRC-2012's devkit."""
+    folder = root / part
+    names = sorted(entry.name for entry in entries(folder) if entry.name.lower().endswith(SUFFIXES))
+    if not names:
+        raise InputError(f"{folder}: has neither images nor folders of classes: put them there")
+    truth, meta = _devkit(root, folder, _TRUTH), _devkit(root, folder, _META)
+    ids = _ground_truth(truth)
+    if len(ids) != len(names):
+        raise InputError(
+            f"{folder}: has {len(names):,} images, and {truth} has classes for {len(ids):,}: "
+            "all images must be there, and no others; to use some, sort them into folders by "
+            "synset"
+        )
+    for number, name in enumerate(names, start=1):
+        if name.split(".")[0] != f"ILSVRC2012_val_{number:08d}":
+            raise InputError(
+                f"{folder / name}: expected ILSVRC2012_val_{number:08d}.JPEG: the devkit has the "
+                "classes in the order of the original file names: restore them"
+            )
+    # The devkit numbers the synsets in an order of its own, which is not that of their names.
+    synsets = _synsets(meta)
+    unknown = sorted(set(ids) - synsets.keys())
+    if unknown:
+        raise InputError(f"{truth}: has the id {unknown[0]}, which {meta} does not: use one devkit")
+    classes: Classes = {}
+    for name, number in zip(names, ids, strict=True):
+        classes.setdefault(synsets[number], []).append(f"{part}/{name}")
+    check_classes(folder, list(classes), train)
+    return classes
+
+
+def _devkit(root: Path, images: Path, name: str) -> Path:
+    places = [root / place for place in _DEVKIT]
+    for place in places:
+        if is_file(place / name):
+            return place / name
+    raise InputError(
+        f"{images}: the images are not in folders by synset, and {name}, which has their "
+        f"classes, is in none of {', '.join(map(str, places))}: unpack "
+        f"ILSVRC2012_devkit_t12.tar.gz in {root}"
+    )
+
+
+def _ground_truth(path: Path) -> list[int]:
+    try:
+        lines = path.read_text(encoding="ascii").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): unpack the devkit again") from None
+    for number, line in enumerate(lines, start=1):
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", line):
+            raise InputError(
+                f"{path}, line {number}: {line[:40]!r} is not the number of a synset: unpack the "
+                "devkit again"
+            )
+    return [int(line) for line in lines]
+
+
+def _synsets(path: Path) -> dict[int, str]:
+    """From the devkit's meta.mat: ILSVRC2012_ID → WNID, leaves and inner nodes alike."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise InputError(
+            f"{path}: reading it needs SciPy: pip install 'vggnet[imagenet]'"
+        ) from None
+    try:
+        rows: Any = np.atleast_1d(
+            loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]
+        )
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
+    except Exception as error:  # SciPy's reader raises nearly anything on a damaged file
+        raise InputError(
+            f"{path}: cannot be read as the devkit's meta.mat ({error!r}): unpack the devkit again"
+        ) from None

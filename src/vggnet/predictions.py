@@ -1,0 +1,184 @@
+"""Nets in files, alone or fused, on a data set: errors, what every image was taken for."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggnet import checkpoint
+from vggnet.cache import PosteriorCache
+from vggnet.datasets import Dataset
+from vggnet.errors import InputError
+from vggnet.evaluate import Posteriors, check_scales, mean, measure
+from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
+from vggnet.scoring import Result, confused_pairs, errors
+
+_SHOWN = 5
+
+
+def evaluate_files(
+    weights: Sequence[Path],
+    data: Dataset,
+    *,
+    scales: Sequence[int] | None = None,
+    method: Method = "dense",
+    averaging: Averaging = "scores",
+    flips: bool = True,
+    device: str = "cpu",
+    cache: str | Path | None = None,
+    progress: bool = False,
+) -> tuple[Result, Posteriors, float | None]:
+    """The error of one net, or of several fused by averaging their posteriors (§4.4).
+
+    All nets look at an image while it is at hand: it is read once.
+
+    Args:
+        weights: weight files.
+        data: its test images are looked at.
+        scales: Q in pixels; by default each net's own S, the middle of its range where jittered.
+        method, averaging, flips: as for `evaluate.posteriors`.
+        device: cpu or cuda.
+        cache: folder where posteriors are kept, and taken from.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The result, the posteriors, and the seconds it took, None where all was in the cache.
+
+    Raises:
+        InputError: for a file that holds no net for this data set, or a scale that cannot be.
+    """
+    protocols = []
+    for path in weights:
+        header = checkpoint.read_header(path)
+        _check_classes(path, header, data)
+        known = header.provenance.S
+        if scales is None and known is None:
+            raise InputError(f"{path}: does not say its S: give --scales")
+        chosen = [single_scale(known)] if scales is None and known is not None else scales or []
+        title = header.config.title
+        protocol = Protocol(title, known, tuple(chosen), method, averaging, flips)
+        check_scales(header.config, protocol.Q)
+        protocols.append(protocol)
+    wanted = [protocol.terms for protocol in protocols]
+    began = time.perf_counter()
+    if cache is None:
+        models = [checkpoint.load(path).to(device) for path in weights]
+        began = time.perf_counter()
+        found, fresh = measure(models, data.test.images, wanted, progress=progress), True
+    else:
+        store = PosteriorCache(cache)
+        found = store.measure(weights, data.test, wanted, device=device, progress=progress)
+        fresh = store.computed
+    seconds = time.perf_counter() - began if fresh else None
+    terms = [
+        net[term] for net, protocol in zip(found, protocols, strict=True) for term in protocol.terms
+    ]
+    nets = [
+        mean([net[term].posteriors for term in protocol.terms])
+        for net, protocol in zip(found, protocols, strict=True)
+    ]
+    fused = mean(nets)
+    n = len(data.test)
+    result = errors(
+        fused,
+        data.test.labels,
+        protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols)),
+        sum(term.forwards for term in terms) / n,
+        sum(term.multiply_adds for term in terms) / n,
+    )
+    return result, fused, seconds
+
+
+def check(path: Path) -> None:
+    """Whether posteriors can be saved under this name, before they are computed.
+
+    Raises:
+        InputError: for a name that is neither .npz nor .parquet, a folder, or a missing library.
+    """
+    if path.suffix not in (".npz", ".parquet"):
+        raise InputError(f"{path}: give a name that ends in .npz or .parquet")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the name of a file")
+    if path.suffix == ".parquet":
+        _pyarrow(path)
+
+
+def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol | Fusion) -> None:
+    """Saves the test images' posteriors, one row an image.
+
+    In an .npz: `name` (the image's file, or its index), `label` and `predicted` (indices of
+    `class_names`), `posteriors` (n×K, float32), `class_names`, `protocol` (in words). In a
+    .parquet: `name`, `label` and `predicted` as class names, `posterior` of the predicted class,
+    `correct`, and `posteriors` as a list; protocol and class names in the schema's metadata.
+
+    Raises:
+        InputError: as `check`, or where the file cannot be written.
+    """
+    check(path)
+    part, names = data.test, np.array(data.class_names)
+    image_names = [part.name(i) for i in range(len(part))]
+    predicted = posteriors.argmax(axis=1)
+    if path.suffix == ".npz":
+        arrays: dict[str, Any] = {
+            "name": np.array(image_names),
+            "label": part.labels,
+            "predicted": predicted,
+            "posteriors": posteriors.astype(np.float32),
+            "class_names": names,
+            "protocol": np.array(str(protocol)),
+        }
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+    else:
+        pa, parquet = _pyarrow(path)
+        table = pa.table(
+            {
+                "name": image_names,
+                "label": names[part.labels],
+                "predicted": names[predicted],
+                "posterior": posteriors.max(axis=1),
+                "correct": predicted == part.labels,
+                "posteriors": list(posteriors.astype(np.float32)),
+            }
+        ).replace_schema_metadata(
+            {"protocol": str(protocol), "class_names": "\n".join(data.class_names)}
+        )
+
+        def write(temporary: Path) -> None:
+            parquet.write_table(table, temporary)
+
+    checkpoint.write_atomically(path, write)
+
+
+def confusions(posteriors: Posteriors, data: Dataset) -> str:
+    """The most confused classes as text; empty where there is no mistake."""
+    names, labels = data.class_names, data.test.labels
+    pairs = confused_pairs(posteriors.argmax(axis=1), labels, _SHOWN)
+    lines = [f"  {names[true]} taken for {names[other]}: {count}" for true, other, count in pairs]
+    return "\n".join(["most confused:", *lines]) if lines else ""
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(
+            f"{path}: Parquet needs pyarrow: pip install 'vggnet[parquet]', or give an .npz"
+        ) from None
+    return pyarrow, pyarrow.parquet
+
+
+def _check_classes(path: Path, header: checkpoint.Header, data: Dataset) -> None:
+    names, classes = header.provenance.class_names, header.config.num_classes
+    if classes != len(data.class_names):
+        raise InputError(f"{path}: {classes} classes; {data.name} has {len(data.class_names)}")
+    if names is not None and names != data.class_names:
+        raise InputError(f"{path}: its classes are not those of {data.name}")
+    if header.config.in_channels != 3:
+        raise InputError(f"{path}: takes {header.config.in_channels} channels; images have 3")

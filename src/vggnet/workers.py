@@ -1,0 +1,140 @@
+"""Several nodes of a graph at a time, each in a process of its own."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from vggnet.errors import InputError, RunError
+
+
+class Job(Protocol):
+    """Something picklable that a worker runs; `say` takes a line to the caller's `log`."""
+
+    def __call__(self, shared: Any, device: str, say: Callable[[str], None], /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job, and the names of those that must be done before it."""
+
+    name: str
+    job: Job
+    after: tuple[str, ...] = ()
+
+
+def run_all(
+    tasks: Sequence[Task],
+    shared: Any,
+    *,
+    workers: int,
+    device: str,
+    log: Callable[[str, str], None],
+    done: Callable[[str], None],
+) -> None:
+    """Runs tasks, each when those before it are done, the first of the list that can run first.
+
+    Processes end with the caller, also where that is killed. CPU threads are shared out evenly,
+    and GPUs given out in turn.
+
+    Args:
+        tasks: names and dependencies form no circle.
+        shared: given to every job; sent once to each process.
+        workers: number of processes.
+        device: cpu or cuda; with cuda, worker i gets cuda:i modulo the number of GPUs.
+        log: gets a task's name and a line that it said.
+        done: gets the name of a task that is done.
+
+    Raises:
+        InputError, RunError: what a job raised, or RunError when a process died.
+    """
+    import torch
+
+    threads = max(1, torch.get_num_threads() // workers)
+    context = get_context("spawn")
+    waiting, finished = list(tasks), set[str]()
+    busy: dict[Connection, str] = {}
+    idle: list[Connection] = []
+    processes = []
+    try:
+        for slot in range(min(workers, len(tasks))):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(theirs, slot, threads, device), daemon=True
+            )
+            process.start()
+            theirs.close()
+            ours.send(shared)
+            idle.append(ours)
+            processes.append(process)
+        while waiting or busy:
+            for task in list(waiting):
+                if idle and finished.issuperset(task.after):
+                    waiting.remove(task)
+                    worker = idle.pop(0)
+                    worker.send(task.job)
+                    busy[worker] = task.name
+            for ready in connection.wait(list(busy)):
+                assert isinstance(ready, Connection)
+                try:
+                    kind, value = ready.recv()
+                except EOFError:
+                    raise RunError(
+                        f"the process of {busy[ready]} died (out of memory?); what it had saved "
+                        "is intact: the same command goes on"
+                    ) from None
+                if kind == "line":
+                    log(busy[ready], value)
+                elif kind == "error":
+                    raise value
+                else:
+                    name = busy.pop(ready)
+                    finished.add(name)
+                    idle.append(ready)
+                    done(name)
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        for pipe in (*idle, *busy):
+            pipe.close()  # which ends a process that waits for its next task
+        for process in processes:
+            process.join()
+
+
+def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
+    # Ctrl-C reaches every process of the terminal; the caller ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+    from tqdm import tqdm
+
+    torch.set_num_threads(threads)
+    # Its own lock is a semaphore that outlives a process that is ended.
+    tqdm.set_lock(threading.RLock())
+    if device == "cuda":
+        device = f"cuda:{slot % torch.cuda.device_count()}"
+    try:
+        shared = pipe.recv()
+        while True:
+            job: Job = pipe.recv()
+            try:
+                job(shared, device, lambda line: pipe.send(("line", line)))
+            except (InputError, RunError) as error:
+                pipe.send(("error", error))
+            else:
+                pipe.send(("done", None))
+    except (EOFError, BrokenPipeError):  # the caller has gone
+        return
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
