@@ -16,6 +16,7 @@ the rounds' own ratios. Reported as JSON:
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of images and weights")
     args = parser.parse_args()
+    load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -232,6 +234,8 @@ def main() -> None:
         **found,
         "machine": machine,
         "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "load_average_before": load,
         "threads": torch.get_num_threads(),
         "versions": versions,
     }

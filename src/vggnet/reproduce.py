@@ -1,33 +1,25 @@
-"""The paper's grid on the user's data: runs its graph, measures its rows, writes the results."""
+"""The paper's grid on the user's data: runs its graph and writes the results."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vggnet import __version__, checkpoint, claims, paper, report
+from vggnet import checkpoint, report
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
-from vggnet.configs import TABLE_1, Config
-from vggnet.datasets import Dataset, Part
-from vggnet.evaluate import check_scales, mean
-from vggnet.graph import Grid, Row, Run, Settings, grid, paper_numbers
-from vggnet.protocols import Fusion
-from vggnet.runs import WEIGHTS, read_metrics
-from vggnet.scoring import Result, confused_pairs, errors, ranks
+from vggnet.datasets import Dataset
+from vggnet.evaluate import check_scales
+from vggnet.graph import Grid, Run, Settings, grid
+from vggnet.protocols import Term
+from vggnet.results import results_of, weights_of
+from vggnet.runs import read_metrics
 from vggnet.train import best_device, train
 from vggnet.workers import Task, run_all
-
-LARGEST_MATRIX = 40
-"""Classes beyond which a confusion matrix is not kept, only its most frequent pairs."""
-_PAIRS, _MISTAKES = 20, 24
 
 
 def reproduce(
@@ -69,8 +61,7 @@ def reproduce(
     for run in whole.runs:  # before any work
         check_scales(run.config.model, [term.Q for term in whole.terms(run)])
     _run(whole, data, out, device or best_device(), jobs, log or (lambda _: None))
-    measured = _Measured(whole, data.test, out)
-    results = _results(data, settings, whole, measured, out)
+    results = results_of(whole, data, settings, out)
     metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
     mistakes = [data.test.images[mistake["index"]] for mistake in results["mistakes"]]
     page = report.html(results, metrics, mistakes)
@@ -85,7 +76,7 @@ class _Node:
     """A run to be trained where it is not, and measured where it was not."""
 
     run: Run
-    terms: tuple[Any, ...]
+    terms: tuple[Term, ...]
     out: Path
 
     def __call__(
@@ -97,7 +88,7 @@ class _Node:
         progress: bool = False,
     ) -> None:
         run = self.run
-        parent = None if run.parent is None else _weights(self.out, run.parent)
+        parent = None if run.parent is None else weights_of(self.out, run.parent)
         weights = train(
             run.config,
             data,
@@ -117,10 +108,6 @@ class _Node:
             label=f"{label} tests",
             progress=progress,
         )
-
-
-def _weights(out: Path, run: Run) -> Path:
-    return out / "runs" / run.name / WEIGHTS
 
 
 def _run(
@@ -171,201 +158,6 @@ def _urgency(whole: Grid, name: str) -> float:
     run = next(run for run in whole.runs if run.name == name)
     children = [_urgency(whole, other.name) for other in whole.runs if other.parent == run]
     return account(run.config.model).multiply_adds * run.config.epochs + max(children, default=0)
-
-
-class _Measured:
-    """Rows and their posteriors, all of which are in the cache."""
-
-    def __init__(self, whole: Grid, part: Part, out: Path) -> None:
-        self.grid, self.part, self.out = whole, part, out
-        self.cache = PosteriorCache(out / "posteriors")
-        self._known: dict[Row, tuple[Result, NDArray[np.bool_]]] = {}
-
-    def posteriors(self, row: Row) -> NDArray[np.float64]:
-        return self._measure(row)[0]
-
-    def result(self, row: Row) -> Result:
-        return self._once(row)[0]
-
-    def wrong(self, row: Row) -> NDArray[np.bool_]:
-        return self._once(row)[1]
-
-    def _once(self, row: Row) -> tuple[Result, NDArray[np.bool_]]:
-        if row not in self._known:
-            found, forwards, multiply_adds = self._measure(row)
-            n = len(self.part)
-            result = errors(found, self.part.labels, row.protocol, forwards / n, multiply_adds / n)
-            self._known[row] = result, ranks(found, self.part.labels) > 0
-        return self._known[row]
-
-    def _measure(self, row: Row) -> tuple[NDArray[np.float64], int, int]:
-        nets, forwards, multiply_adds = [], 0, 0
-        for member in row.members:
-            terms = row.protocol_of(member).terms
-            (found,) = self.cache.measure([_weights(self.out, member.run)], self.part, [terms])
-            nets.append(mean([found[term].posteriors for term in terms]))
-            forwards += sum(found[term].forwards for term in terms)
-            multiply_adds += sum(found[term].multiply_adds for term in terms)
-        return mean(nets), forwards, multiply_adds
-
-
-def _results(
-    data: Dataset, settings: Settings, whole: Grid, measured: _Measured, out: Path
-) -> dict[str, Any]:
-    def of(*sections: str) -> list[Row]:
-        return [row for row in whole.rows if row.section in sections]
-
-    model = whole.runs[0].config.model
-    tables = of("table 3", "table 4", "table 5", "table 6", "table 7")
-    best = _best(whole, measured)
-    return {
-        "versions": {"vggnet": __version__, "torch": torch.__version__},
-        "dataset": {
-            "name": data.name,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test),
-            "flip": data.flip,
-            "class_names": list(data.class_names),
-        },
-        "crop": model.crop,
-        "width": model.width,
-        "seed": settings.seed,
-        "only": settings.only,
-        "runs": [_run_json(run, out) for run in whole.runs],
-        "parameters": [_parameters(net, model) for net in TABLE_1],
-        "rows": [_table_row(row, measured) for row in tables],
-        "averaging": _averaging(of("averaging"), measured),
-        "others_protocols": [_row(row, measured.result(row)) for row in of("others")],
-        "ablation": [_row(row, measured.result(row)) for row in of("ablation")],
-        "claims": claims.judged(whole.rows, measured.wrong),
-        "by_scale": _by_scale(of("by scale"), measured),
-        **_mistakes(data, best, measured),
-    }
-
-
-def _run_json(run: Run, out: Path) -> dict[str, Any]:
-    records = read_metrics(out / "runs" / run.name)
-    return {
-        "name": run.name,
-        "net": run.config.model.title,
-        "S": run.config.S,
-        "parent": run.parent.name if run.parent else None,
-        "start": run.start,
-        "tune": run.config.tune,
-        "epochs": records[-1]["epoch"] + 1,
-        "recipe": run.config.to_json(),
-    }
-
-
-def _parameters(net: str, model: Config) -> dict[str, Any]:
-    """Table 2's row: the paper's millions, our count of the paper's net, and of this run's."""
-    here = Config(net, model.num_classes, model.in_channels, model.crop, model.width)
-    return {
-        "table": 2,
-        "net": net,
-        "paper_millions": paper.PARAMETERS_MILLIONS[net],
-        "counted": account(Config(net)).parameters,
-        "here": account(here).parameters,
-    }
-
-
-def _row(row: Row, result: Result) -> dict[str, Any]:
-    """A measured row; of one net with `net` and `S`, of several with `nets`."""
-    found = result.to_json()
-    protocol: dict[str, Any] = found.pop("protocol")
-    return protocol | found
-
-
-def _table_row(row: Row, measured: _Measured) -> dict[str, Any]:
-    table = int(row.section.removeprefix("table "))
-    head: dict[str, Any] = {"table": table}
-    if isinstance(row.published, paper.System):
-        head["system"] = row.published.name
-    if not row.members:  # another system: its nets are not ours
-        empty = dict.fromkeys(("top1", "top1_interval", "top5", "top5_interval"))
-        return head | {"nets": []} | empty | {"paper": paper_numbers(row)}
-    if table >= 6:
-        # As a fusion, also where it is of one net.
-        protocols = tuple(row.protocol_of(member) for member in row.members)
-        head |= Fusion(protocols).to_json()
-    found = _row(row, measured.result(row))
-    if table >= 6:
-        for name in ("net", "S", "nets", "Q"):
-            found.pop(name, None)
-        tuned = any(member.run.config.tune == "fc" for member in row.members)
-        head["note"] = "jittered D: its FC layers alone are tuned (§4.4)" if tuned else None
-    return head | found | {"paper": paper_numbers(row)}
-
-
-def _averaging(rows: Sequence[Row], measured: _Measured) -> list[dict[str, Any]]:
-    """Scores against posteriors averaged over the dense map, for each net."""
-    found = []
-    for scores, posteriors in zip(rows[::2], rows[1::2], strict=True):
-        results = {row.averaging: measured.result(row) for row in (scores, posteriors)}
-        first = _row(scores, results["scores"])
-        test = claims.compare(scores, posteriors, measured.wrong)
-        found.append(
-            {name: first[name] for name in ("net", "S", "Q", "n")}
-            | {name: {"top1": r.top1, "top5": r.top5} for name, r in results.items()}
-            | {"test": test}
-        )
-    return found
-
-
-def _by_scale(rows: Sequence[Row], measured: _Measured) -> list[dict[str, Any]]:
-    found: dict[Run, dict[str, Any]] = {}
-    for row in rows:
-        (member,) = row.members
-        config = member.run.config
-        line = found.setdefault(
-            member.run, {"net": config.model.title, "S": config.S, "Q": [], "top1": []}
-        )
-        line["Q"].append(member.Q[0])
-        line["top1"].append(measured.result(row).top1)
-    return list(found.values())
-
-
-def _best(whole: Grid, measured: _Measured) -> Row:
-    """The paper's best: Table 7's first row; where it is not asked for, the lowest error."""
-    rows = [row for row in whole.rows if row.members]
-    named = [row for row in rows if row.section == "table 7"]
-    return named[0] if named else min(rows, key=lambda row: measured.result(row).top1)
-
-
-def _mistakes(data: Dataset, best: Row, measured: _Measured) -> dict[str, Any]:
-    """What the best row takes for what, and its most confident mistakes."""
-    found, labels, names = measured.posteriors(best), data.test.labels, data.class_names
-    predicted = found.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    sure = wrong[np.argsort(-found[wrong, predicted[wrong]], kind="stable")][:_MISTAKES]
-    matrix = None
-    if len(names) <= LARGEST_MATRIX:
-        counts = np.zeros((len(names), len(names)), dtype=np.int64)
-        np.add.at(counts, (labels, predicted), 1)
-        matrix = counts.tolist()
-    pairs = confused_pairs(predicted, labels, _PAIRS)
-    return {
-        "confusion": {
-            "row": str(best.protocol),
-            "matrix": matrix,
-            "pairs": [
-                {"true": names[true], "predicted": names[other], "count": count}
-                for true, other, count in pairs
-            ],
-        },
-        "mistakes": [
-            {
-                "index": int(i),
-                "name": data.test.name(int(i)),
-                "true": names[labels[i]],
-                "predicted": names[predicted[i]],
-                "posterior": float(found[i, predicted[i]]),
-                "true_posterior": float(found[i, labels[i]]),
-            }
-            for i in sure
-        ],
-    }
 
 
 def _write(path: Path, text: str) -> None:
