@@ -18,7 +18,7 @@ from vggnet.model import build
 from vggnet.protocols import single_scale
 from vggnet.runs import STATE, WEIGHTS
 
-_STEP_MULTIPLY_ADDS = 2e10
+_STEP_MULTIPLY_ADDS = {"cpu": 2e10, "cuda": 1e12}
 """A measured step takes so many images that a forward has about these multiply-adds."""
 _BACKWARD = 2
 """A backward pass costs two forwards: gradients of the inputs and of the weights."""
@@ -168,7 +168,7 @@ def _multiply_adds(run: Run, size: tuple[int, int]) -> int:
 def _speeds(config: Config, device: str) -> tuple[float, float]:
     """Multiply-adds a second in training (forward and backward) and in testing."""
     per_image = account(config).multiply_adds
-    batch = max(1, min(64, round(_STEP_MULTIPLY_ADDS / per_image)))
+    batch = max(1, min(64, round(_STEP_MULTIPLY_ADDS[torch.device(device).type] / per_image)))
     model = build(
         config.net, num_classes=config.num_classes, crop=config.crop, width=config.width
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
