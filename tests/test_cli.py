@@ -312,6 +312,9 @@ def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_pat
     assert "no such file" in fails("evaluate", weights, tmp_path / "w", "digits")
     save_as = tmp_path / "x.csv"
     assert "x.csv: give a name" in fails("evaluate", weights, "digits", "--out", save_as)
+    below = weights / "x.npz"
+    assert "is not a folder" in fails("evaluate", weights, "digits", "--out", below)
+    assert "is not a folder" in fails("evaluate", weights, "digits", "--cache", below)
     assert "unknown net 'Q'" in fails("info", "Q")
     assert "crop 100" in fails("info", "--crop", 100)
     assert "invalid choice" in fails("trian")

@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -365,3 +367,32 @@ def test_mean_and_colours_of_files(tmp_path: Path) -> None:
     assert data.mean_rgb == pytest.approx((50, 1, 0))
     covariance = data.colour_pca.components @ data.colour_pca.components.T
     assert covariance == pytest.approx(np.diag([2500, 2 / 3, 0]), abs=1e-9)
+
+
+def test_a_copy_of_the_folder_is_the_same_data(tmp_path: Path) -> None:
+    """By names, sizes and labels, not by times; an added image makes it other data."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for i in range(6):
+            path = tmp_path / "one" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copy)
+    for path in (tmp_path / "two").rglob("*.png"):
+        os.utime(path, (1, 1))
+    one, two = (open_dataset(str(tmp_path / name)) for name in ("one", "two"))
+    assert one.trained_on == two.trained_on
+    assert one.test.fingerprint != two.test.fingerprint
+    shutil.copy(tmp_path / "one" / "a" / "0.png", tmp_path / "two" / "a" / "new.png")
+    assert open_dataset(str(tmp_path / "two")).trained_on != one.trained_on
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    (tmp_path / "images" / "b").mkdir()
+    with open(os.fsencode(folder) + b"/\xe9.png", "wb"):  # noqa: PTH123
+        pass
+    with pytest.raises(InputError, match=r"a/\\xe9\.png: its name is not UTF-8: rename it"):
+        open_dataset(str(tmp_path / "images"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vggnet import Config, account
+from vggnet import Config, InputError, account, build, save
 from vggnet.datasets import digits
 from vggnet.graph import Settings, grid
 from vggnet.plan import ILSVRC_2012, Facts, plan, text
@@ -56,12 +56,16 @@ def test_tuning_fc_layers_costs_little_more_than_a_forward(tmp_path: Path) -> No
 
 
 def test_finished_runs_cost_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "A-S73"
-    folder.mkdir(parents=True)
-    (folder / "weights.safetensors").touch()
     whole = grid("digits", 10, False, Settings())
+    config = whole.runs[0].config
+    net = build("A", num_classes=10, crop=64, width=0.0625)
+    weights = tmp_path / "runs" / "A-S73" / "weights.safetensors"
+    save(net, weights, recipe=config.to_json())
     steps = {step.name: step for step in plan(whole, Facts.of(digits()), tmp_path, "cpu")}
     assert len(steps) == 14
+    other = grid("digits", 10, False, Settings(seed=1))
+    with pytest.raises(InputError, match=r"weights\.safetensors: is of another recipe"):
+        plan(other, Facts.of(digits()), tmp_path, "cpu")
     assert (steps["A-S73"].status, steps["A-S73"].seconds) == ("finished", 0)
     assert steps["B-S73"].status == "to do"
     shown = text(list(steps.values()), Facts.of(digits()), "cpu")

@@ -42,6 +42,7 @@ def start(out: Path) -> "subprocess.Popen[bytes]":
         [sys.executable, "-c", PROGRAM, *ARGUMENTS, "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
     )
 
 
@@ -284,7 +285,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     while not list(tmp_path.rglob("metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # the workers get it too
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
     assert "the same command goes on" in err.decode()

@@ -33,7 +33,7 @@ def test_the_interval_is_scipys_wilson(wrong: int, n: int) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(0, 0), (1, 0), (0, 6), (5, 5), (5, 6), (2, 14), (30, 11), (700, 811), (4000, 3000)],
+    [(0, 0), (1, 0), (0, 6), (5, 5), (5, 6), (2, 14), (30, 11), (700, 811), (4000, 3000), (0, 300)],
 )
 def test_mcnemar_is_scipys_exact_binomial_test(first: int, second: int) -> None:
     n = first + second

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from vggnet.recipes import (
     on_fashion_mnist,
     submitted_d,
 )
+from vggnet.runs import RunFolder
 from vggnet.train import build_for, train
 
 NET = Config("A", num_classes=10, crop=32, width=1 / 16)
@@ -251,12 +253,38 @@ def test_a_folder_with_another_recipe_is_refused(data: Dataset, tmp_path: Path) 
         train(config(epochs=2), data, tmp_path)
 
 
+def test_other_images_are_another_run(data: Dataset, tmp_path: Path) -> None:
+    """A folder to which images were added is not what the finished run was trained on."""
+    train(config(epochs=1), data, tmp_path)
+    more = Part([*data.train.images, data.test.images[0]], np.append(data.train.labels, 3))
+    with pytest.raises(InputError, match=r"trained on other images than digits has now.*--out"):
+        train(config(epochs=1), replace(data, train=more), tmp_path)
+    labels = data.validation.labels[::-1].copy()
+    swapped = Part(data.validation.images, labels)
+    with pytest.raises(InputError, match="other images"):
+        train(config(epochs=1), replace(data, validation=swapped), tmp_path)
+    # The test images have no part in it.
+    train(config(epochs=1), replace(data, test=swapped), tmp_path)
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_used(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(config(epochs=1), data, tmp_path)
+    before = expected.read_bytes()
+    answers = iter([False, True])  # before and after waiting for the folder
+    monkeypatch.setattr(RunFolder, "is_finished", lambda _: next(answers))
+    assert train(config(epochs=1), data, tmp_path) == expected
+    assert expected.read_bytes() == before
+
+
 def test_the_weight_file_tells_the_whole_run(data: Dataset, tmp_path: Path) -> None:
     values = config(epochs=1, seed=9)
     model = load(train(values, data, tmp_path))
     known = model.provenance
     assert known.class_names == data.class_names
     assert (known.dataset, known.S, known.seed, known.parent) == ("digits", 37, 9, None)
+    assert known.data == data.trained_on
     assert known.recipe is not None
     rebuilt = TrainConfig(**{**known.recipe, "model": Config(**known.recipe["model"])})
     assert rebuilt == replace(values, flip=False)  # digits are not flipped

@@ -79,6 +79,8 @@ def test_tasks_wait_for_those_before_them(tmp_path: Path) -> None:
         (InputError("x: no such file"), InputError, "x: no such file"),
         (RunError("the loss is nan"), RunError, "the loss is nan"),
         (None, RunError, "the process of bad died"),
+        (OSError(28, "No space left on device", "x"), RunError, "x: No space left"),
+        (MemoryError(), RunError, "out of memory: lower"),
     ],
 )
 def test_errors_come_back(
@@ -101,6 +103,23 @@ if __name__ == "__main__":
 """
 
 
+def test_a_worker_that_dies_early_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before it has taken what is sent to it, which is more than a pipe holds."""
+    monkeypatch.setattr("vggnet.workers._work", os.abort)  # takes other arguments: it fails at once
+    with pytest.raises(RunError, match="died"):
+        run_all(
+            [Task("one", Write("one"))],
+            bytes(10_000_000),
+            workers=1,
+            device="cpu",
+            log=lambda *_: None,
+            done=lambda _: None,
+        )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_caller_leaves_no_process_behind(tmp_path: Path) -> None:
     script = tmp_path / "caller.py"
     script.write_text(CALLER)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class PosteriorCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.computed = False
-        """Whether the last call of `measure` computed anything."""
+        """Whether the last call of `measure` computed everything that it gave."""
         self._hashes: dict[tuple[Path, int, int], str] = {}
 
     def measure(
@@ -67,7 +67,7 @@ class PosteriorCache:
             [term for term in terms if term not in kept]
             for terms, kept in zip(wanted, found, strict=True)
         ]
-        self.computed = any(missing)
+        self.computed = not any(found)
         incomplete = [i for i, terms in enumerate(missing) if terms]
         models: list[VGG] = [checkpoint.load(weights[i]).to(device) for i in incomplete]
         computed = (
@@ -84,9 +84,8 @@ class PosteriorCache:
         for i, terms in zip(incomplete, computed, strict=True):
             for term, value in terms.items():
                 self._write(hashes[i], part, term, value)
-                kept = self._read(hashes[i], part, term)
-                assert kept is not None
-                found[i][term] = kept
+                rounded = value.posteriors.astype(np.float32).astype(np.float64)
+                found[i][term] = replace(value, posteriors=rounded)
         return found
 
     def _sha256(self, path: Path) -> str:

@@ -117,6 +117,20 @@ def read_header(path: str | Path) -> Header:
     return _header(path, _open(path, lambda file: file.metadata()))
 
 
+def check_writable(path: Path) -> None:
+    """Whether a file or folder of this name can be made, before the work for it is done.
+
+    Raises:
+        InputError: where something that is no folder, or may not be written, is in the way.
+    """
+    for folder in path.absolute().parents:
+        if folder.exists():
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                why = "may not be written" if folder.is_dir() else "is not a folder"
+                raise InputError(f"{path}: cannot be written ({folder} {why})")
+            return
+
+
 def existing(path: Path) -> Path:
     """The path, if it is a file.
 
@@ -182,6 +196,7 @@ def provenance_of(header: dict[str, Any]) -> Provenance:
     return Provenance(
         class_names=None if names is None else tuple(names),
         S=None if scale is None else as_scale(scale),
+        data=header.get("data"),
         **{key: header[key] for key in ("dataset", "seed", "recipe", "parent")},
     )
 
@@ -211,6 +226,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name == "nt":  # Windows opens no folders
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

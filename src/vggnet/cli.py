@@ -5,6 +5,7 @@ nothing written; 130 interrupted, the same command goes on.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,9 +15,14 @@ from vggnet import __version__
 from vggnet.commands import COMMANDS
 from vggnet.errors import InputError, RunError
 
+_MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is in the module's docstring."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no failure
+            stream.reconfigure(errors="replace")
     args = _parser().parse_args(arguments)
     try:
         COMMANDS[args.command].run(args)
@@ -31,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         note = ": the same command goes on where it stopped" * resumes
         print(f"\ninterrupted{note}", file=sys.stderr)
         return 130
+    except MemoryError:
+        return _fail(1, _MEMORY)
+    except RuntimeError as error:
+        # PyTorch's, which may not be imported: of a GPU, and of a processor.
+        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
+            raise
+        return _fail(1, _MEMORY)
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -221,10 +221,13 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from vggnet import predictions
+    from vggnet.checkpoint import check_writable
 
     scales = None if args.scales is None else _scales(args.scales)
     if args.out is not None:
         predictions.check(args.out)
+    if args.cache is not None:
+        check_writable(args.cache / "posteriors")
     data = _open(args.data)
     found, posteriors, seconds = predictions.evaluate_files(
         args.weights,
@@ -282,7 +285,8 @@ def _reproduce_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for results and report")
     parser.add_argument(
         "--only",
-        help=f'part of the grid, such as "table 3, D": of {", ".join(TABLES)} and of the nets',
+        help=f'part of the grid, such as "table 3, D": of {", ".join(TABLES)} and of the nets; '
+        "results and report are then of this part",
     )
     parser.add_argument(
         "--plan", action="store_true", help="print every run and its estimated cost, start nothing"
@@ -382,6 +386,9 @@ def _device(args: argparse.Namespace) -> str:
         raise InputError(f"device {device!r} is not known: take cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this PyTorch sees no CUDA device; take cpu")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(f"device {device!r}: there are {count}, counted from cuda:0")
     return device
 
 

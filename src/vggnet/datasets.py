@@ -52,11 +52,19 @@ class Part:
         Raises:
             InputError: for a file that is gone.
         """
+        return self._digest(with_times=True)
+
+    @cached_property
+    def identity(self) -> str:
+        """As `fingerprint`, but without the files' times of change: a copy is the same part."""
+        return self._digest(with_times=False)
+
+    def _digest(self, *, with_times: bool) -> str:
         digest = hashlib.sha256(f"{len(self)} images\n".encode())
         digest.update(self.labels.astype("<i8").tobytes())
         if isinstance(self.images, ImageFiles):
             for name, size, changed in self.images.stamps():
-                digest.update(os.fsencode(f"{name}\0{size}\0{changed}\0"))
+                digest.update(f"{name}\0{size}\0{changed if with_times else ''}\0".encode())
         else:
             for image in self.images:
                 digest.update(f"{image.shape} {image.dtype}\n".encode())
@@ -83,6 +91,12 @@ class Dataset:
     """Whether an image's mirror image is an image of its class."""
     note: str = ""
     """How the images were split, where the data set did not bring a split; for the user."""
+
+    @cached_property
+    def trained_on(self) -> str:
+        """SHA-256 over the training and validation images, by which a run knows its data again."""
+        both = f"{self.train.identity} {self.validation.identity}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @property
     def mean_rgb(self) -> tuple[float, float, float]:

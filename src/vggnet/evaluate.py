@@ -99,6 +99,8 @@ def evaluate(
     protocol = Protocol(
         model.config.title, model.provenance.S, tuple(scales), method, averaging, flips
     )
+    if not len(part):
+        raise InputError("no images to evaluate on")
     (found,) = measure([model], part.images, [protocol.terms], progress=progress)
     terms = [found[term] for term in protocol.terms]
     n = len(part)
@@ -296,5 +298,5 @@ def _multiply_adds(config: Config, height: int, width: int) -> int:
 
 
 def _check(image: Pixels, i: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8")

@@ -317,8 +317,15 @@ def entries(folder: Path) -> "list[os.DirEntry[str]]":
     """What a folder holds, but for hidden entries, in no order."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            found = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be read ({error.strerror}): is it a folder, and may you read it?"
         ) from None
+    for entry in found:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:  # it could be in no report
+            shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            raise InputError(f"{folder}/{shown}: its name is not UTF-8: rename it") from None
+    return found

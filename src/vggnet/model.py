@@ -25,6 +25,8 @@ class Provenance:
     """In the order of the scores."""
     dataset: str | None = None
     """Name of the data set that it was trained on."""
+    data: str | None = None
+    """SHA-256 over that data set's training and validation images (`Dataset.trained_on`)."""
     S: Scale | None = None
     """Smallest side in pixels of the training images, or the range it was drawn from (§3.1)."""
     seed: int | None = None

@@ -1,5 +1,6 @@
 """What a reproduction will cost, before it starts: from accounting and a short measurement."""
 
+import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from vggnet.accounting import account
+from vggnet.checkpoint import read_header
 from vggnet.configs import Config
 from vggnet.datasets import Dataset
+from vggnet.errors import InputError
 from vggnet.graph import Grid, Run
 from vggnet.images import scaled_size
 from vggnet.model import build
@@ -81,6 +84,9 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
         facts: of the data set.
         out: folder of the reproduction, where finished runs are looked for.
         device: where it will run, cpu or cuda.
+
+    Raises:
+        InputError: when the folder holds weights of another recipe.
     """
     speeds: dict[Config, tuple[float, float]] = {}
     steps = []
@@ -105,7 +111,7 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
             )
         )
         folder = out / "runs" / run.name
-        finished, started = (folder / WEIGHTS).exists(), (folder / STATE).exists()
+        finished, started = _is_finished(folder, run), (folder / STATE).exists()
         seconds = training / train_speed + (validation + tests) / test_speed
         posteriors = len(whole.terms(run)) * facts.test * facts.num_classes * 4
         steps.append(
@@ -159,6 +165,22 @@ def text(steps: list[Step], facts: Facts, device: str) -> str:
         f"{_short(tests):>8} {_time(seconds):>9} {_bytes(disk):>9}"
     )
     return "\n".join(lines)
+
+
+def _is_finished(folder: Path, run: Run) -> bool:
+    """Whether the run's weights are there.
+
+    Raises:
+        InputError: when they are of another recipe.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        return False
+    if read_header(path).provenance.recipe != json.loads(json.dumps(run.config.to_json())):
+        raise InputError(
+            f"{path}: is of another recipe: choose another --out, or delete the old results"
+        )
+    return True
 
 
 def _multiply_adds(run: Run, size: tuple[int, int]) -> int:

@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 def evaluate_files(
-    weights: Sequence[Path],
+    weights: Sequence[str | Path],
     data: Dataset,
     *,
     scales: Sequence[int] | None = None,
@@ -44,13 +44,16 @@ def evaluate_files(
         progress: show a bar on a terminal.
 
     Returns:
-        The result, the posteriors, and the seconds it took, None where all was in the cache.
+        The result, the posteriors, and the seconds it took, None where some were in the cache.
 
     Raises:
         InputError: for a file that holds no net for this data set, or a scale that cannot be.
     """
+    paths = [Path(path) for path in weights]
+    if not paths:
+        raise InputError("no weight files: give at least one")
     protocols = []
-    for path in weights:
+    for path in paths:
         header = checkpoint.read_header(path)
         _check_classes(path, header, data)
         known = header.provenance.S
@@ -64,12 +67,12 @@ def evaluate_files(
     wanted = [protocol.terms for protocol in protocols]
     began = time.perf_counter()
     if cache is None:
-        models = [checkpoint.load(path).to(device) for path in weights]
+        models = [checkpoint.load(path).to(device) for path in paths]
         began = time.perf_counter()
         found, fresh = measure(models, data.test.images, wanted, progress=progress), True
     else:
         store = PosteriorCache(cache)
-        found = store.measure(weights, data.test, wanted, device=device, progress=progress)
+        found = store.measure(paths, data.test, wanted, device=device, progress=progress)
         fresh = store.computed
     seconds = time.perf_counter() - began if fresh else None
     terms = [
@@ -101,6 +104,7 @@ def check(path: Path) -> None:
         raise InputError(f"{path}: give a name that ends in .npz or .parquet")
     if path.is_dir():
         raise InputError(f"{path}: is a folder: give the name of a file")
+    checkpoint.check_writable(path)
     if path.suffix == ".parquet":
         _pyarrow(path)
 

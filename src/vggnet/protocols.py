@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import Any, Literal, get_args
 
 from vggnet.errors import InputError
@@ -106,6 +107,10 @@ class Protocol:
             raise InputError(f"unknown averaging {self.averaging!r}: take {known}")
         if not self.Q:
             raise InputError("no test scale Q: give at least one")
+        try:
+            object.__setattr__(self, "Q", tuple(index(side) for side in self.Q))
+        except TypeError:
+            raise InputError(f"test scales {self.Q!r} are not whole numbers of pixels") from None
         if len(set(self.Q)) < len(self.Q):
             raise InputError(f"test scales {', '.join(map(str, self.Q))}: one is given twice")
 

@@ -13,6 +13,7 @@ from vggnet import checkpoint, report
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
+from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
 from vggnet.graph import Grid, Run, Settings, grid
 from vggnet.protocols import Term
@@ -119,7 +120,11 @@ def _run(
 
     def finished(name: str) -> None:
         run = runs[name]
-        last = [r for r in read_metrics(out / "runs" / name) if r["kind"] == "validation"][-1]
+        folder = out / "runs" / name
+        epochs = [record for record in read_metrics(folder) if record["kind"] == "validation"]
+        if not epochs:
+            raise InputError(f"{folder}: its metrics hold no epoch; delete it to train anew")
+        last = epochs[-1]
         number = f"{list(runs).index(name) + 1}/{len(runs)}"
         log(
             f"{number} {name}, {run.start}: {last['epoch'] + 1} epochs, "

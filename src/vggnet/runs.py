@@ -174,6 +174,11 @@ class RunFolder:
         differing = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if differing:
             key = differing[0]
+            if key == "data":
+                raise InputError(
+                    f"{file}: was trained on other images than {self.provenance.dataset} has now: "
+                    "choose another --out, or delete the old results"
+                )
             raise InputError(
                 f"{file}: is of another run, {key} {theirs.get(key)!r} instead of "
                 f"{ours.get(key)!r}: choose another --out, or delete the old results"
@@ -221,13 +226,15 @@ def _lock(folder: Path) -> Iterator[bool]:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() > until:
                     yield False
                     return
                 time.sleep(0.1)
+            except OSError:  # a file system without locks
+                break
             else:
-                yield True
-                return
+                break
+        yield True
     finally:
         os.close(handle)

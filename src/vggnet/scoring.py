@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ class Result:
     top5: float
     top5_interval: tuple[float, float]
     forwards_per_image: float | None = None
-    """Views that went through a net, coinciding crops counted once; None where not counted."""
+    """Views that went through a net, coinciding crops of a scale counted once."""
     multiply_adds_per_image: float | None = None
 
     def __str__(self) -> str:
@@ -111,7 +110,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     n, k = only_first + only_second, min(only_first, only_second)
     # In whole numbers, so that nothing under- or overflows.
-    tail = sum(comb(n, i) for i in range(k + 1))
+    tail = term = 1
+    for i in range(k):
+        term = term * (n - i) // (i + 1)  # n over i + 1
+        tail += term
     return min(1.0, float(2 * tail / 2**n))
 
 

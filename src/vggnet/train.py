@@ -74,6 +74,8 @@ def train(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         model = build_for(config, data, parent_net)
         with folder.locked():
+            if folder.is_finished():  # by another process, which had the folder until now
+                return folder.weights
             run = _Run(config, data, folder, model, place)
             run.go(log, label or config.model.title, progress)
     return folder.weights
@@ -84,6 +86,7 @@ def provenance(config: TrainConfig, data: Dataset, parent: str | Path | None) ->
     return Provenance(
         class_names=data.class_names,
         dataset=data.name,
+        data=data.trained_on,
         S=config.S,
         seed=config.seed,
         # Through JSON, as it comes back from a file.

@@ -54,39 +54,37 @@ def run_all(
     """
     import torch
 
-    threads = max(1, torch.get_num_threads() // workers)
+    workers = min(workers, len(tasks))
+    threads = max(1, torch.get_num_threads() // max(1, workers))
     context = get_context("spawn")
     waiting, finished = list(tasks), set[str]()
     busy: dict[Connection, str] = {}
     idle: list[Connection] = []
     processes = []
     try:
-        for slot in range(min(workers, len(tasks))):
+        for slot in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work, args=(theirs, slot, threads, device), daemon=True
             )
             process.start()
             theirs.close()
-            ours.send(shared)
-            idle.append(ours)
             processes.append(process)
+            idle.append(ours)
+            _send(ours, shared, f"worker {slot + 1}")
         while waiting or busy:
             for task in list(waiting):
                 if idle and finished.issuperset(task.after):
                     waiting.remove(task)
                     worker = idle.pop(0)
-                    worker.send(task.job)
                     busy[worker] = task.name
+                    _send(worker, task.job, task.name)
             for ready in connection.wait(list(busy)):
                 assert isinstance(ready, Connection)
                 try:
                     kind, value = ready.recv()
-                except EOFError:
-                    raise RunError(
-                        f"the process of {busy[ready]} died (out of memory?); what it had saved "
-                        "is intact: the same command goes on"
-                    ) from None
+                except (EOFError, ConnectionResetError):
+                    raise _died(busy[ready]) from None
                 if kind == "line":
                     log(busy[ready], value)
                 elif kind == "error":
@@ -105,6 +103,20 @@ def run_all(
             pipe.close()  # which ends a process that waits for its next task
         for process in processes:
             process.join()
+
+
+def _send(worker: Connection, value: Any, name: str) -> None:
+    try:
+        worker.send(value)
+    except OSError:  # a broken pipe
+        raise _died(name) from None
+
+
+def _died(name: str) -> RunError:
+    return RunError(
+        f"the process of {name} died (out of memory? a script needs `if __name__ == '__main__':`); "
+        "what was saved is intact: the same command goes on"
+    )
 
 
 def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
@@ -127,6 +139,12 @@ def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
                 job(shared, device, lambda line: pipe.send(("line", line)))
             except (InputError, RunError) as error:
                 pipe.send(("error", error))
+            except OSError as error:
+                why = f"{error.filename or 'writing'}: {error.strerror or error}"
+                pipe.send(("error", RunError(why)))
+            except (MemoryError, torch.OutOfMemoryError):
+                why = "out of memory: lower --jobs, --batch-size or --width"
+                pipe.send(("error", RunError(why)))
             else:
                 pipe.send(("done", None))
     except (EOFError, BrokenPipeError):  # the caller has gone
