@@ -30,6 +30,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/protocols.py
 
 soak: .venv/installed
 	VGGNET_KILLS=20 $(BIN)/pytest -m soak

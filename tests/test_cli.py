@@ -198,6 +198,14 @@ def test_the_plan_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "x").exists()
 
 
+def test_the_results_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--only", "table 3, A", "--crop", "32", "--json", "--out", str(tmp_path)]
+    assert main(["reproduce", "digits", *arguments, *TINY]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert [row["net"] for row in results["rows"]] == ["A"]
+
+
 def test_a_folder_of_images_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

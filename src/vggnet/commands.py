@@ -320,8 +320,9 @@ def _reproduce(args: argparse.Namespace) -> None:
     from vggnet import report
     from vggnet.reproduce import reproduce
 
+    log = None if args.json else _say
     results = reproduce(
-        _open(args.data), args.out, settings, device=_device(args), jobs=args.jobs, log=_say
+        _open(args.data), args.out, settings, device=_device(args), jobs=args.jobs, log=log
     )
     if args.json:
         print(json.dumps(results, indent=1, ensure_ascii=False))
