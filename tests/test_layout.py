@@ -31,13 +31,25 @@ def imported(path: Path) -> set[str]:
             package, _, module = node.module.partition(".")
             if package == "vggnet":
                 found |= {module} if module else {alias.name for alias in node.names}
-    return {name for name in found if (SOURCE / f"{name}.py").exists()}
+    return {name.partition(".")[0] for name in found} & files().keys()
+
+
+def files() -> dict[str, list[Path]]:
+    """Every module of the list with its file, or a package's files."""
+    found = {path.stem: [path] for path in SOURCE.glob("*.py") if not path.stem.startswith("__")}
+    packages = {
+        path.parent.name: sorted(path.parent.glob("*.py")) for path in SOURCE.glob("*/__init__.py")
+    }
+    return found | packages
 
 
 def test_imports_point_up() -> None:
     modules = order()
-    files = {path.stem for path in SOURCE.glob("*.py") if not path.stem.startswith("__")}
-    assert set(modules) == files
+    found = files()
+    assert set(modules) == set(found)
     for module in modules:
         above = set(modules[: modules.index(module)])
-        assert imported(SOURCE / f"{module}.py") <= above, module
+        for path in found[module]:
+            # A package's files may import each other.
+            own = {module} if len(found[module]) > 1 else set()
+            assert imported(path) <= above | own, path

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggnet.cli import main
-from vggnet.commands import COMMANDS
+from vggnet.cli import COMMANDS, main
 from vggnet.recipes import adaptation
 from vggnet.report import table
 

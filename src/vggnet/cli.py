@@ -1,4 +1,4 @@
-"""The command line's frame: parsing, errors as one line, exit codes. The commands: `commands`.
+"""The command line: a table of commands, errors as one line, exit codes.
 
 Exit codes: 0 done; 1 the run failed (the loss is not finite, the disk is full); 2 bad input,
 nothing written; 130 interrupted, the same command goes on.
@@ -8,12 +8,34 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from vggnet import __version__
-from vggnet.commands import COMMANDS
+from vggnet.commands import evaluate, info, reproduce, train
 from vggnet.errors import InputError, RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the table: its line in the help, its flags, what it does."""
+
+    help: str
+    flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+COMMANDS = {
+    "info": Command("what the nets are and cost (Tables 1 and 2, §2.3)", info.flags, info.run),
+    "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
+    "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
+    "reproduce": Command(
+        "the paper's grid on your data, its tables beside the paper's",
+        reproduce.flags,
+        reproduce.run,
+    ),
+}
 
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 

@@ -1,0 +1,99 @@
+"""`vggnet evaluate`: the error of one net, or of several fused."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from vggnet.commands.arguments import DATA, device_flag, device_of, numbers, opened
+from vggnet.protocols import Method
+
+if TYPE_CHECKING:
+    from vggnet.scoring import Result
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        type=Path,
+        nargs="+",
+        help="files that training wrote; the posteriors of several are averaged (fusion)",
+    )
+    parser.add_argument("data", metavar="DATA", help=f"the data set: {DATA}")
+    parser.add_argument(
+        "--method",
+        default="dense",
+        help=f"{', '.join(get_args(Method))} (default dense)",
+    )
+    parser.add_argument(
+        "--scales",
+        help="test scales Q in pixels, separated by commas; posteriors are averaged over them "
+        "(default: each net's S, the middle of its range where it is jittered)",
+    )
+    parser.add_argument(
+        "--averaging", default="scores", help="over the dense map: scores (default) or posteriors"
+    )
+    parser.add_argument(
+        "--no-flips", action="store_true", help="without mirrored images; a centre crop has none"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="save posteriors and what every image was taken for: .npz, or .parquet",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep posteriors in this folder, and use them"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    device_flag(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from vggnet import predictions
+    from vggnet.checkpoint import check_writable
+
+    scales = None if args.scales is None else _scales(args.scales)
+    if args.out is not None:
+        predictions.check(args.out)
+    if args.cache is not None:
+        check_writable(args.cache / "posteriors")
+    data = opened(args.data)
+    found, posteriors, seconds = predictions.evaluate_files(
+        args.weights,
+        data,
+        scales=scales,
+        method=args.method,
+        averaging=args.averaging,
+        flips=data.flip and not args.no_flips and args.method != "centre-crop",
+        device=device_of(args),
+        cache=args.cache,
+        progress=True,
+    )
+    if args.out is not None:
+        predictions.save(args.out, posteriors, data, found.protocol)
+    if args.json:
+        views = {"views_per_image": found.protocol.views}
+        print(json.dumps(found.to_json() | views, indent=1))
+        return
+    print(found)
+    print(_cost(found, seconds))
+    if text := predictions.confusions(posteriors, data):
+        print(text)
+    if args.out is not None:
+        print(f"posteriors and predictions: {args.out}")
+
+
+def _cost(result: "Result", seconds: float | None) -> str:
+    views = result.protocol.views
+    speed = "" if seconds is None else f", {result.n / seconds:.1f} images/s"
+    giga = (result.multiply_adds_per_image or 0) / 1e9
+    return (
+        f"cost: {result.forwards_per_image:g} forwards an image for {views} views, "
+        f"{giga:.3g} billion multiply-adds{speed}"
+    )
+
+
+def _scales(text: str) -> list[int]:
+    return numbers("scales", text, "whole numbers of pixels, such as 32,36")

@@ -1,0 +1,77 @@
+"""`vggnet reproduce`: the paper's grid, or its plan."""
+
+import argparse
+import json
+from pathlib import Path
+
+from vggnet.commands.arguments import DATA, device_flag, device_of, net_flags, opened, say
+from vggnet.errors import InputError
+from vggnet.graph import TABLES, Settings
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help=f"the data set: {DATA}; imagenet with --plan needs no images"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for results and report")
+    parser.add_argument(
+        "--only",
+        help=f'part of the grid, such as "table 3, D": of {", ".join(TABLES)} and of the nets; '
+        "results and report are then of this part",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print every run and its estimated cost, start nothing"
+    )
+    net_flags(parser)
+    parser.add_argument("--epochs", type=int, help="at most so many a net")
+    parser.add_argument("--batch-size", type=int, help="images a step")
+    parser.add_argument("--seed", type=int, default=0, help="of all runs (default 0)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time, each a process (default 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    device_flag(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.jobs < 1:
+        raise InputError(f"jobs {args.jobs} is not 1 or more")
+    settings = Settings(
+        crop=args.crop,
+        width=args.width,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        only=args.only,
+    )
+    if args.plan:
+        _plan(args, settings)
+        return
+
+    from vggnet import report
+    from vggnet.reproduce import reproduce
+
+    log = None if args.json else say
+    results = reproduce(
+        opened(args.data), args.out, settings, device=device_of(args), jobs=args.jobs, log=log
+    )
+    if args.json:
+        print(json.dumps(results, indent=1, ensure_ascii=False))
+    else:
+        print(f"\n{report.text(results)}\n\nreport: {args.out / 'report.html'}")
+
+
+def _plan(args: argparse.Namespace, settings: Settings) -> None:
+    from vggnet import plan
+    from vggnet.graph import grid
+
+    without = args.data == plan.ILSVRC_2012.name and not Path(args.data).exists()
+    facts = plan.ILSVRC_2012 if without else plan.Facts.of(opened(args.data))
+    device = device_of(args)
+    steps = plan.plan(
+        grid(facts.name, facts.num_classes, facts.flip, settings), facts, args.out, device
+    )
+    if args.json:
+        print(json.dumps(plan.to_json(steps), indent=1))
+    else:
+        print(plan.text(steps, facts, device))

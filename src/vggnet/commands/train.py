@@ -1,0 +1,93 @@
+"""`vggnet train`: one training run."""
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+
+from vggnet.commands.arguments import DATA, device_flag, device_of, net_flags, numbers, opened, say
+from vggnet.configs import NETS, Config
+from vggnet.protocols import single_scale
+from vggnet.recipes import Scale, TrainConfig, a_256, adaptation, as_scale
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help=f"the data set: {DATA}")
+    parser.add_argument("--net", required=True, help=", ".join(NETS))
+    parser.add_argument("--out", required=True, type=Path, help="folder for weights and metrics")
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="WEIGHTS",
+        help="start from weights of net A (its first four convolutions and FC layers), "
+        "or of the same net (all layers)",
+    )
+    net_flags(parser)
+    parser.add_argument("--dropout", type=float, default=0.5, help="default: 0.5")
+    parser.add_argument("--batch-norm", action="store_true", help="not in the paper")
+    parser.add_argument("--lrn", default="krizhevsky", help="krizhevsky (default) or caffe")
+    parser.add_argument(
+        "--scale",
+        dest="S",
+        help="S: smallest side of the training images in pixels, or LOW,HIGH to draw it for every "
+        "image (default: the paper's 256, in proportion to the crop)",
+    )
+    default = a_256(Config("A"))
+    for name, text in {
+        "epochs": "at most so many",
+        "batch_size": "images a step",
+        "learning_rate": "at the start",
+        "momentum": "of SGD",
+        "weight_decay": "the L2 penalty's multiplier",
+        "patience": "epochs without a lower validation error before the rate is divided by 10",
+        "colour_shift": "sigma of the RGB shift, 0 for none",
+        "init": "how weights are drawn: glorot, he, paper-variance, paper-std",
+        "tune": "what learns: all, or fc for the FC layers alone",
+        "seed": "one seed gives one loss curve",
+    }.items():
+        value = getattr(default, name)
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=type(value),
+            help=f"{text} (default {value}, the embedded data sets have their own)"
+            if name in ("epochs", "batch_size", "learning_rate", "patience")
+            else f"{text} (default {value})",
+        )
+    device_flag(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    fitted = adaptation(args.data)
+    model = Config(
+        args.net,
+        crop=fitted.crop if args.crop is None else args.crop,
+        width=fitted.width if args.width is None else args.width,
+        dropout=args.dropout,
+        batch_norm=args.batch_norm,
+        lrn=args.lrn,
+    )
+    names = {field.name for field in fields(TrainConfig)} & vars(args).keys() - {"S"}
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    # Of another S it would be the recipe for weights that are trained already.
+    config = fitted.fit(replace(a_256(model), model=model))
+    config = replace(config, S=config.S if args.S is None else _train_scale(args.S), **given)
+
+    from vggnet import checkpoint
+    from vggnet.evaluate import evaluate
+    from vggnet.initialize import check
+    from vggnet.train import train
+
+    check(config.init)
+    data = opened(args.data)
+    config = replace(config, model=replace(model, num_classes=len(data.class_names)))
+    weights = train(config, data, args.out, parent=args.init_from, device=device_of(args), log=say)
+    net = checkpoint.load(weights).to(device_of(args))
+    result = evaluate(
+        net, data.test, scales=[single_scale(config.S)], flips=data.flip, progress=True
+    )
+    print(result)
+    print(f"weights: {weights}")
+
+
+def _train_scale(text: str) -> Scale:
+    sides = numbers("scale", text, "one whole number of pixels, or two such as 256,512")
+    return as_scale(sides[0] if len(sides) == 1 else sides)
