@@ -249,6 +249,30 @@ def test_crops_that_coincide_cost_one_forward(model: VGG) -> None:
         assert result.protocol.views == 25
 
 
+def test_a_dense_view_that_is_a_crop_is_not_paid_twice(
+    model: VGG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Square images at Q = crop: grid and dense view are one forward, and its mirror image."""
+    seen: list[int] = []
+    score_map = VGG.score_map
+
+    def counting(self: VGG, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return score_map(self, pixels)
+
+    monkeypatch.setattr(VGG, "score_map", counting)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((40, 40), (40, 60))]
+    part = Part(images, np.array([0, 1]))
+    result = evaluate(model, part, scales=[32, 36], method="multi-crop+dense")
+    assert result.forwards_per_image == sum(seen) / 2
+    # 32: one, and for 32×48 a dense view beside five crops in a row; 36: 25 and a dense view.
+    assert sum(seen) == 2 * (1 + 1 + 5 + 2 * (25 + 1))
+    crop = account(model.config).multiply_adds
+    dense = [account(model.config, size).multiply_adds for size in ((32, 48), (36, 36), (36, 54))]
+    assert result.multiply_adds_per_image == 2 * ((1 + 5 + 2 * 25) * crop + sum(dense)) / 2
+
+
 def test_cost_of_a_dense_evaluation(model: VGG, images: list[NDArray[np.uint8]]) -> None:
     result = evaluate(model, Part(images[:1], np.array([0])), scales=[40, 64])
     assert (result.forwards_per_image, result.protocol.views) == (4, 4)

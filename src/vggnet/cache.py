@@ -17,6 +17,7 @@ from vggnet.evaluate import Measured, measure
 from vggnet.model import VGG
 from vggnet.protocols import Term
 
+_COSTS = ("forwards", "multiply_adds", "as_crop")
 _PROTOCOLS = 1
 """Goes up when the same term of the same weights and images gives other posteriors."""
 
@@ -117,12 +118,12 @@ class PosteriorCache:
             if header["key"] != key or len(tensors["posteriors"]) != len(part):
                 return None
             values = tensors["posteriors"].numpy().astype(np.float64)
-            return Measured(values, header["forwards"], header["multiply_adds"])
+            return Measured(values, *(header[name] for name in _COSTS))
         except (InputError, KeyError):
             return None  # damaged: computed anew and written over
 
     def _write(self, file: str, part: Part, term: Term, value: Measured) -> None:
         path, key = self._path(file, part, term)
-        header = {"key": key, "forwards": value.forwards, "multiply_adds": value.multiply_adds}
+        header = {"key": key} | {name: getattr(value, name) for name in _COSTS}
         posteriors = torch.from_numpy(value.posteriors).float()
         checkpoint.write_tensors(path, {"posteriors": posteriors}, header)

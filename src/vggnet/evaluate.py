@@ -1,7 +1,7 @@
 """From images to class posteriors to errors, by the test protocols of §3.2."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,12 +41,16 @@ class Measured:
     """Views that went through the net, of all images together."""
     multiply_adds: int
     """Of those forwards."""
+    as_crop: int = 0
+    """Of a dense term: forwards of images that are no larger than the crop, so the very crop that
+    multi-crop evaluation sees too."""
 
 
 @dataclass(slots=True)
 class _Cost:
     forwards: int = 0
     multiply_adds: int = 0
+    as_crop: int = 0
 
 
 def posteriors(
@@ -82,7 +86,7 @@ def posteriors(
     """
     protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
     (found,) = measure([model], images, [protocol.terms], progress=progress)
-    return mean([found[term].posteriors for term in protocol.terms])
+    return combined(found, protocol.terms).posteriors
 
 
 def evaluate(
@@ -102,15 +106,24 @@ def evaluate(
     if not len(part):
         raise InputError("no images to evaluate on")
     (found,) = measure([model], part.images, [protocol.terms], progress=progress)
-    terms = [found[term] for term in protocol.terms]
-    n = len(part)
+    whole, n = combined(found, protocol.terms), len(part)
     return errors(
-        mean([term.posteriors for term in terms]),
-        part.labels,
-        protocol,
-        sum(term.forwards for term in terms) / n,
-        sum(term.multiply_adds for term in terms) / n,
+        whole.posteriors, part.labels, protocol, whole.forwards / n, whole.multiply_adds / n
     )
+
+
+def combined(found: Mapping[Term, Measured], terms: Sequence[Term]) -> Measured:
+    """The mean over a protocol's terms, and what they cost together: no view is paid twice."""
+    parts = [found[term] for term in terms]
+    forwards = sum(part.forwards for part in parts)
+    multiply_adds = sum(part.multiply_adds for part in parts)
+    crops = {term.Q: found[term] for term in terms if term.method == "multi-crop"}
+    for term in terms:
+        if term.method == "dense" and (grid := crops.get(term.Q)) is not None:
+            shared = found[term].as_crop
+            forwards -= shared
+            multiply_adds -= shared * (grid.multiply_adds // grid.forwards)
+    return Measured(mean([part.posteriors for part in parts]), forwards, multiply_adds)
 
 
 def mean(parts: Sequence[Posteriors]) -> Posteriors:
@@ -227,6 +240,8 @@ class _Pass:
                 cost.multiply_adds += (1 + term.flips) * _multiply_adds(
                     self.model.config, height, width
                 )
+                if term.method == "dense" and height == width == self.model.config.crop:
+                    cost.as_crop += 1 + term.flips
             if len(group) >= min(_BATCH_IMAGES, self.batch_pixels // (height * width)):
                 self._forward(self.waiting.pop((height, width)))
         while self.waiting_pixels > self.most_waiting:  # photographs come in many shapes
@@ -243,9 +258,9 @@ class _Pass:
                 )
         return {
             term: Measured(
-                self.total[term].numpy(), self.cost[term].forwards, self.cost[term].multiply_adds
+                self.total[term].numpy(), cost.forwards, cost.multiply_adds, cost.as_crop
             )
-            for term in self.terms
+            for term, cost in self.cost.items()
         }
 
     def _forward(self, group: list[tuple[int, Pixels, dict[Term, float]]]) -> None:

@@ -11,7 +11,7 @@ from vggnet import checkpoint
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
 from vggnet.errors import InputError
-from vggnet.evaluate import Posteriors, check_scales, mean, measure
+from vggnet.evaluate import Posteriors, check_scales, combined, mean, measure
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
 from vggnet.scoring import Result, confused_pairs, errors
 
@@ -75,21 +75,15 @@ def evaluate_files(
         found = store.measure(paths, data.test, wanted, device=device, progress=progress)
         fresh = store.computed
     seconds = time.perf_counter() - began if fresh else None
-    terms = [
-        net[term] for net, protocol in zip(found, protocols, strict=True) for term in protocol.terms
-    ]
-    nets = [
-        mean([net[term].posteriors for term in protocol.terms])
-        for net, protocol in zip(found, protocols, strict=True)
-    ]
-    fused = mean(nets)
+    nets = [combined(net, protocol.terms) for net, protocol in zip(found, protocols, strict=True)]
+    fused = mean([net.posteriors for net in nets])
     n = len(data.test)
     result = errors(
         fused,
         data.test.labels,
         protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols)),
-        sum(term.forwards for term in terms) / n,
-        sum(term.multiply_adds for term in terms) / n,
+        sum(net.forwards for net in nets) / n,
+        sum(net.multiply_adds for net in nets) / n,
     )
     return result, fused, seconds
 

@@ -13,7 +13,7 @@ from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.configs import TABLE_1, Config
 from vggnet.datasets import Dataset, Part
-from vggnet.evaluate import mean
+from vggnet.evaluate import combined, mean
 from vggnet.graph import Grid, Row, Run, Settings, paper_numbers
 from vggnet.protocols import Fusion
 from vggnet.runs import WEIGHTS, read_metrics
@@ -59,9 +59,10 @@ class _Measured:
         for member in row.members:
             terms = row.protocol_of(member).terms
             (found,) = self.cache.measure([weights_of(self.out, member.run)], self.part, [terms])
-            nets.append(mean([found[term].posteriors for term in terms]))
-            forwards += sum(found[term].forwards for term in terms)
-            multiply_adds += sum(found[term].multiply_adds for term in terms)
+            net = combined(found, terms)
+            nets.append(net.posteriors)
+            forwards += net.forwards
+            multiply_adds += net.multiply_adds
         return mean(nets), forwards, multiply_adds
 
 
