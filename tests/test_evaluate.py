@@ -187,6 +187,20 @@ def test_a_diverged_net_is_not_given_an_error() -> None:
         posteriors(model, [np.zeros((40, 40, 3), np.uint8)], scales=[37])
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches that go through a net, by their number of views."""
+    found: list[int] = []
+    score_map = VGG.score_map
+
+    def counting(self: VGG, pixels: torch.Tensor) -> torch.Tensor:
+        found.append(len(pixels))
+        return score_map(self, pixels)
+
+    monkeypatch.setattr(VGG, "score_map", counting)
+    return found
+
+
 class Counted(Sequence[Pixels]):
     """Images that count how often each is read, as files that are decoded on access."""
 
@@ -202,21 +216,13 @@ class Counted(Sequence[Pixels]):
 
 
 def test_everything_is_computed_once(
-    model: VGG, images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    model: VGG, images: list[NDArray[np.uint8]], seen: list[int]
 ) -> None:
     """Five protocols of two nets in one pass: the views that differ, and each image read once."""
     methods: list[Method] = ["dense", "multi-crop", "multi-crop+dense", "centre-crop", "ten-crop"]
     protocols = [Protocol("B", None, (37, 65), method) for method in methods]
     wanted = {term for protocol in protocols for term in protocol.terms}
     other = randomise(build("A", num_classes=9, crop=32, width=0.0625), seed=1).double()
-    seen: list[int] = []
-    score_map = VGG.score_map
-
-    def counting(self: VGG, pixels: torch.Tensor) -> torch.Tensor:
-        seen.append(len(pixels))
-        return score_map(self, pixels)
-
-    monkeypatch.setattr(VGG, "score_map", counting)
     counted = Counted(images)
     together = measure([model, other], counted, [wanted, wanted])
     assert counted.reads == [1] * len(images)
@@ -249,18 +255,8 @@ def test_crops_that_coincide_cost_one_forward(model: VGG) -> None:
         assert result.protocol.views == 25
 
 
-def test_a_dense_view_that_is_a_crop_is_not_paid_twice(
-    model: VGG, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dense_view_that_is_a_crop_is_not_paid_twice(model: VGG, seen: list[int]) -> None:
     """Square images at Q = crop: grid and dense view are one forward, and its mirror image."""
-    seen: list[int] = []
-    score_map = VGG.score_map
-
-    def counting(self: VGG, pixels: torch.Tensor) -> torch.Tensor:
-        seen.append(len(pixels))
-        return score_map(self, pixels)
-
-    monkeypatch.setattr(VGG, "score_map", counting)
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((40, 40), (40, 60))]
     part = Part(images, np.array([0, 1]))
