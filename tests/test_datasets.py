@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from vggnet import InputError, datasets
 from vggnet.augment import ColourPCA, random_crop, random_flip
 from vggnet.datasets import Dataset, Part, digits, open_dataset
-from vggnet.images import Pixels, centre_crop, rescale, scaled_size
+from vggnet.images import Pixels, rescale, scaled_size
 from vggnet.loading import TrainingImages
 
 
@@ -207,18 +207,6 @@ def test_rescaling_is_pillows_bilinear() -> None:
     assert rescale(image, 60) is image
     with pytest.raises(InputError, match="smallest side 0"):
         rescale(image, 0)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "side", "top", "left"),
-    [(256, 341, 224, 16, 58), (37, 37, 32, 2, 2), (343, 256, 224, 60, 16), (32, 32, 32, 0, 0)],
-)
-def test_the_centre_crop_is_torchvisions(
-    height: int, width: int, side: int, top: int, left: int
-) -> None:
-    rows, columns = np.mgrid[:height, :width]
-    image = np.stack([rows % 251, columns % 251, rows // 251], axis=2).astype(np.uint8)
-    assert (centre_crop(image, side) == image[top : top + side, left : left + side]).all()
 
 
 def test_random_crops_reach_every_place_equally() -> None:

@@ -47,6 +47,16 @@ def test_crops_that_coincide_are_weighted() -> None:
     assert corners("ten-crop", 224, 224) == {(0, 0): pytest.approx(1)}
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "side", "top", "left"),
+    [(256, 341, 224, 16, 58), (37, 37, 32, 2, 2), (343, 256, 224, 60, 16), (32, 32, 32, 0, 0)],
+)
+def test_the_centre_crop_is_torchvisions(
+    height: int, width: int, side: int, top: int, left: int
+) -> None:
+    assert corners("centre-crop", height, width, side) == {(top, left): 1}
+
+
 def test_ten_and_centre_crops_by_hand() -> None:
     places = [(0, 0), (0, 117), (32, 0), (32, 117), (16, 58)]
     assert corners("ten-crop", 256, 341) == {place: pytest.approx(1 / 5) for place in places}

@@ -46,7 +46,7 @@ from vggnet.images import Pixels
 from vggnet.loading import TrainingImages
 from vggnet.model import VGG
 from vggnet.protocols import Method, Protocol, multi_scale
-from vggnet.recipes import in_proportion, scale_in_proportion
+from vggnet.recipes import in_proportion
 from vggnet.reproduce import reproduce
 from vggnet.runs import WEIGHTS
 
@@ -301,10 +301,11 @@ def reading(files: ImageFiles, sizes: Sizes, place: Place) -> dict[str, float]:
     names = tuple(map(str, range(sizes.classes)))
     data = Dataset("photographs", names, part, part, part, flip=True)
     found = {}
-    for name, scale in (("S=256", 256), ("S=[256;512]", (256, 512))):
+    low, high = in_proportion(256, sizes.crop), in_proportion(512, sizes.crop)
+    for name, scale in (("S=256", low), ("S=[256;512]", (low, high))):
         source = TrainingImages(
             data,
-            S=scale_in_proportion(scale, sizes.crop),
+            S=scale,
             crop=sizes.crop,
             batch_size=16,
             flip=data.flip,

@@ -5,7 +5,7 @@ Nothing here trains or reads an image: `reproduce` does what this plans.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vggnet import paper, recipes
@@ -20,7 +20,7 @@ class Settings:
     """What a reproduction may be asked for; None leaves it to the data set's adaptation.
 
     Raises:
-        InputError: by `whole_grid`, on a value that makes no net or no run.
+        InputError: by `grid`, on a value that makes no net or no run.
     """
 
     crop: int | None = None
@@ -166,9 +166,8 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
         recipe = fitted.fit(recipe)
         recipe = replace(recipe, seed=settings.seed, flip=recipe.flip and flip)
         if settings.epochs is not None:
-            # Runs that start from trained nets are short where the data set says so.
-            epochs = settings.epochs if settings.epochs < 1 else min(settings.epochs, recipe.epochs)
-            recipe = replace(recipe, epochs=epochs)
+            # Runs that start from trained nets are shorter where the data set says so.
+            recipe = replace(recipe, epochs=min(settings.epochs, recipe.epochs))
         if settings.batch_size is not None:
             recipe = replace(recipe, batch_size=settings.batch_size)
         run = Run(recipe, scale, parent)
@@ -241,17 +240,18 @@ def _chosen(rows: Iterable[Row], only: str) -> list[Row]:
     """The rows in the tables and of the nets that are named; a fusion needs all of its nets."""
     tables: set[str] = set()
     nets: set[str] = set()
-    known = [*TABLE_1, "B-5x5"]
+    known = {net.lower(): net for net in (*TABLE_1, "B-5x5")}
     for word in only.split(","):
-        name = " ".join(word.split())
-        if re.sub(r"^tables? ?", "table ", name.lower()) in TABLES or name.lower() == "ablation":
-            tables.add(re.sub(r"^tables? ?", "table ", name.lower()))
-        elif name.upper().replace("B-5X5", "B-5x5") in known:
-            nets.add(name.upper().replace("B-5X5", "B-5x5"))
+        name = word.strip().lower()
+        table = re.sub(r"^tables?\s*", "table ", name)
+        if table in TABLES:
+            tables.add(table)
+        elif name in known:
+            nets.add(known[name])
         else:
             raise InputError(
-                f"only {only!r}: {name!r} is neither a table nor a net: take of "
-                f"{', '.join([*TABLES, *known])}, separated by commas"
+                f"only {only!r}: {word.strip()!r} is neither a table nor a net: take of "
+                f"{', '.join([*TABLES, *known.values()])}, separated by commas"
             )
     chosen = [
         row
@@ -267,13 +267,17 @@ def _chosen(rows: Iterable[Row], only: str) -> list[Row]:
 
 def paper_numbers(row: Row) -> dict[str, Any]:
     """What the paper prints in this row, as `results.json` holds it."""
-    found = {} if row.published is None else asdict(row.published)
-    members = found.pop("members", ())
-    if isinstance(row.published, paper.Fused):
-        found["nets"] = [[member["net"], member["S"]] for member in members]
-        found["Q"] = [member["Q"] for member in members]
-    for name in ("net", "name") if not isinstance(row.published, paper.Fused) else ():
-        found.pop(name, None)
-    if isinstance(row.published, paper.System):
-        found.pop("method")
+    match row.published:
+        case paper.Row() as entry:
+            names = ["S", "Q", "top1", "top5", "method"]
+        case paper.Fused() as entry:
+            names = ["method", "top1", "top5", "top5_test"]
+        case paper.System() as entry:
+            names = ["top1", "top5", "top5_test"]
+        case None:
+            return {}
+    found = {name: getattr(entry, name) for name in names}
+    if isinstance(entry, paper.Fused):
+        found["nets"] = [[member.net, member.S] for member in entry.members]
+        found["Q"] = [member.Q for member in entry.members]
     return found

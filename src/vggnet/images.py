@@ -80,14 +80,3 @@ def rescale(image: Pixels, smallest_side: int) -> Pixels:
         return image
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized)
-
-
-def crop_at(image: Pixels, top: int, left: int, side: int) -> Pixels:
-    """The square crop with its corner at (top, left)."""
-    return image[top : top + side, left : left + side]
-
-
-def centre_crop(image: Pixels, side: int) -> Pixels:
-    """The centre crop as torchvision and timm cut it: odd margins by Python's rounding."""
-    height, width = image.shape[:2]
-    return crop_at(image, round((height - side) / 2), round((width - side) / 2), side)

@@ -25,8 +25,6 @@ _STEP_MULTIPLY_ADDS = {"cpu": 2e10, "cuda": 1e12}
 """A measured step takes so many images that a forward has about these multiply-adds."""
 _BACKWARD = 2
 """A backward pass costs two forwards: gradients of the inputs and of the weights."""
-_ASPECT = (375, 500)
-"""Height and width of a photograph of ILSVRC-2012, as a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Facts:
         return cls(data.name, len(data.class_names), *counts, data.flip, (height, width))
 
 
-ILSVRC_2012 = Facts("imagenet", 1000, 1_281_167, 50_000, 50_000, True, _ASPECT)
+ILSVRC_2012 = Facts("imagenet", 1000, 1_281_167, 50_000, 50_000, True, (375, 500))
 """For a plan of the paper's own data, which need not be there."""
 
 

@@ -30,13 +30,6 @@ def in_proportion(size: int, crop: int) -> int:
     return round(size * crop / PAPER_CROP)
 
 
-def scale_in_proportion(paper: Scale, crop: int) -> Scale:
-    """The paper's S at another crop: 256 or (256, 512) for a crop of 224."""
-    if isinstance(paper, int):
-        return in_proportion(paper, crop)
-    return in_proportion(paper[0], crop), in_proportion(paper[1], crop)
-
-
 def as_scale(value: object) -> Scale:
     """S as it comes from a file or a caller: a whole number, or a pair of them as list or tuple.
 
@@ -210,7 +203,7 @@ def jittered(model: Config) -> TrainConfig:
     --scale 256,512 --learning-rate 1e-3 --init-from d-384/weights.safetensors --out d-jitter`. The
     paper's errors at Q = 384 (Table 3): C 27.3, D 25.6, E 25.5 %.
     """
-    scale = scale_in_proportion((256, 512), model.crop)
+    scale = in_proportion(256, model.crop), in_proportion(512, model.crop)
     return TrainConfig(model, S=scale, learning_rate=1e-3)
 
 

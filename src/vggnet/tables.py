@@ -347,7 +347,7 @@ def ablation(results: Results) -> Table | None:
         relative = _NONE
         if row["net"] != "B" and base and row["top1"] is not None:
             relative = f"{_signed(100 * (row['top1'] / base - 1))} %"
-        theirs = _NONE if row["net"] == "B" else "+7 %"
+        theirs = _NONE if row["net"] == "B" else f"+{paper.ABLATION_PERCENT} %"
         cells.append((row["net"], *_scales(row), *_errors(row), relative, theirs))
     relative_to = "top-1 relative to B"
     columns = _columns("net", "S", "Q", (HERE, (*_BOTH, relative_to)), (PAPER, (relative_to,)))

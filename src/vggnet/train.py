@@ -65,11 +65,11 @@ def train(
     """
     config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
     place = torch.device(device or best_device())
-    parent_net = None if parent is None else checkpoint.load(parent)
     folder = RunFolder(Path(out), provenance(config, data, parent))
     if folder.is_finished():
         folder.clear()
         return folder.weights
+    parent_net = None if parent is None else checkpoint.load(parent)
     # Dropout draws from PyTorch's global generators; the caller gets them back as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         model = build_for(config, data, parent_net)
@@ -91,7 +91,7 @@ def provenance(config: TrainConfig, data: Dataset, parent: str | Path | None) ->
         seed=config.seed,
         # Through JSON, as it comes back from a file.
         recipe=json.loads(json.dumps(config.to_json())),
-        parent=None if parent is None else checkpoint.sha256(Path(parent)),
+        parent=None if parent is None else checkpoint.sha256(checkpoint.existing(Path(parent))),
     )
 
 
