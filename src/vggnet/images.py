@@ -1,51 +1,197 @@
-"""Files to pixels, and the geometry of images: pure functions on H×W×3 arrays of uint8, RGB."""
+"""Encoded files to pixels, and the geometry of images: arrays of H×W×3, uint8, RGB, upright."""
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vggnet.errors import InputError
 
+try:
+    import simplejpeg
+except ImportError:  # the extra `fast`
+    simplejpeg = None
+
 Pixels = NDArray[np.uint8]
 """An image, H×W×3, RGB, 0–255."""
+Window = tuple[int, int, int, int]
+"""A part of an image: its top, left, height and width in pixels."""
+
+_WHOLE_IS_FASTER = 4
+"""PyTorch's resize is vectorised and takes whole images; Pillow's computes a window alone, and is
+faster where the rescaled image has more than so many times the window's pixels (docs/LOG.md)."""
+_REDUCTIONS = (8, 4, 2)
+"""By which libjpeg divides both sides while it decodes, for less than a full decoding costs."""
 
 
-def decode(path: str | Path) -> Pixels:
+def decode(source: str | Path | bytes) -> Pixels:
     """The image in a file, upright: turned as its EXIF orientation says.
 
-    Grey, palette and CMYK become RGB as Pillow converts them, without colour profiles; what is
-    transparent lies on white; of an animation it is the first frame. Grey values of 16 bits are
-    divided by 257, so that 65,535 becomes 255, and rounded; beyond 65,535 they are white.
+    What it is tells the content, not the name. Grey, palette, CMYK and YCCK become RGB as Pillow
+    converts them, without colour profiles; what is transparent lies on white; of an animation it is
+    the first frame. Grey values of 16 bits are divided by 257, so that 65,535 becomes 255, and
+    rounded; beyond 65,535 they are white.
+
+    Args:
+        source: a path, or what the file holds.
 
     Raises:
         InputError: for a file that is missing, truncated, damaged, too large (Pillow refuses more
             than 179 million pixels), of floating-point values, or no image.
     """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of half the size that it refuses, and of oddities that it reads anyway.
-            warnings.filterwarnings("ignore", module=r"PIL\b")
-            with Image.open(path) as image:
-                return _rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise InputError(
-            f"{path}: not an image in a format that Pillow reads: convert or remove it"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too large ({error}): scale it down or remove it") from None
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # on damaged files its decoders raise nearly anything
-        why = getattr(error, "strerror", None) or error or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as an image ({why}): copy it again or remove it"
-        ) from None
+    if isinstance(source, bytes):
+        return EncodedImage(source, "image").pixels()
+    return EncodedImage(read_file(source), str(source)).pixels()
+
+
+def read_file(path: str | Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        InputError: for a file that is missing or cannot be read.
+    """
+    with _explained(str(path)):
+        return Path(path).read_bytes()
+
+
+class EncodedImage:
+    """An image as its file holds it. Its size is known; no more is decoded than a view needs.
+
+    A JPEG that is to shrink is decoded at a half, a quarter or an eighth of its size by libjpeg,
+    the smallest that is no smaller than the rescaled image, and rescaled from there (Pillow's
+    `draft`). simplejpeg decodes the usual JPEGs where it is installed, to the same pixels.
+
+    Args:
+        content: the file's bytes.
+        name: for messages.
+
+    Raises:
+        InputError: as `decode`, also where pixels are asked for.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.name = name
+        self._content = content
+        self._all: Pixels | None = None
+        with _explained(name):
+            image = Image.open(io.BytesIO(content))
+            self.format: str = image.format or "unknown"
+            """As Pillow calls it: JPEG, PNG, …; by the content."""
+            if self.format not in ("JPEG", "MPO"):  # all or nothing
+                self._all = _upright(image)
+                self.shape: tuple[int, int] = self._all.shape[:2]
+                """Height and width in pixels, upright."""
+                return
+            self._image = image
+            self._turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+            width, height = image.size
+            self.shape = (width, height) if self._turned in (5, 6, 7, 8) else (height, width)
+
+    def pixels(self) -> Pixels:
+        """The whole image in its own size."""
+        if self._all is None:
+            self._all = self._decoded(1)
+        return self._all
+
+    def rescaled(self, smallest_side: int) -> Pixels:
+        """The image as `rescale` gives it, for testing."""
+        size = scaled_size(*self.shape, smallest_side)
+        image, extent = self._at_least(size)
+        if image.shape[:2] == size == extent:
+            return image
+        return _resized(image, size, (0.0, 0.0, extent[1], extent[0]))
+
+    def window(self, smallest_side: int, window: Window) -> Pixels:
+        """A part of the rescaled image, for training, without the rest of it.
+
+        It differs from the same part of `rescaled` by two levels at most, mostly by none: two
+        resizes that round in other places.
+
+        Args:
+            smallest_side: S in pixels.
+            window: of the rescaled image, whose size is `scaled_size(*shape, smallest_side)`.
+        """
+        height, width = size = scaled_size(*self.shape, smallest_side)
+        image, extent = self._at_least(size)
+        top, left, rows, columns = window
+        if image.shape[:2] == size == extent:
+            return image[top : top + rows, left : left + columns]
+        if image.shape[:2] == extent and height * width <= _WHOLE_IS_FASTER * rows * columns:
+            return _resized_whole(image, size)[top : top + rows, left : left + columns]
+        down, across = extent[0] / height, extent[1] / width
+        box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
+        return _resized(image, (rows, columns), box)
+
+    def reduced(self, smallest_side: int) -> Pixels:
+        """The image decoded as small as it can be without a side below `smallest_side`.
+
+        A file that is damaged is found so as well as by `pixels`.
+        """
+        return self._at_least(scaled_size(*self.shape, smallest_side))[0]
+
+    def _at_least(self, size: tuple[int, int]) -> tuple[Pixels, tuple[float, float]]:
+        """The image no smaller than a size, and the height and width that its content has there.
+
+        These are less than the array's where a side is no multiple of the reduction.
+        """
+        if self._all is None:
+            height, width = self.shape
+            for reduction in _REDUCTIONS:
+                if height >= reduction * size[0] and width >= reduction * size[1]:
+                    return self._decoded(reduction), (height / reduction, width / reduction)
+        image = self.pixels()
+        return image, self.shape
+
+    def _decoded(self, reduction: int) -> Pixels:
+        """The JPEG at 1/reduction of its size, upright."""
+        with _explained(self.name):
+            image = self._by_simplejpeg(reduction)
+            if image is None:
+                image = self._by_pillow(reduction)
+            return _turn(image, self._turned)
+
+    def _by_simplejpeg(self, reduction: int) -> Pixels | None:
+        """None for what it does not take: four colours, and damage, on which Pillow has its say."""
+        if simplejpeg is None or self._image.mode not in ("RGB", "L"):
+            return None
+        width, height = self._image.size
+        wanted = -(-height // reduction), -(-width // reduction)
+        try:
+            image: Pixels = simplejpeg.decode_jpeg(
+                self._content,
+                "RGB",
+                fastdct=False,
+                fastupsample=False,
+                min_height=0 if reduction == 1 else wanted[0],
+                min_width=0 if reduction == 1 else wanted[1],
+            )
+        except ValueError:
+            return None
+        return image if image.shape[:2] == wanted else None
+
+    def _by_pillow(self, reduction: int) -> Pixels:
+        # Opened anew: Pillow's draft cannot be taken back, and another view may need more.
+        with Image.open(io.BytesIO(self._content)) as image:
+            assert isinstance(image, Image.Image)
+            if reduction > 1:
+                width, height = image.size
+                image.draft(None, (width // reduction, height // reduction))
+            return _rgb(image)
+
+
+def _upright(image: Image.Image) -> Pixels:
+    """All of an image that is no JPEG."""
+    with image:
+        image.load()  # after which a TIFF is upright already, and says so
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _turn(_rgb(image), turned)
 
 
 def _rgb(image: Image.Image) -> Pixels:
@@ -58,11 +204,55 @@ def _rgb(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _turn(stored: Pixels, orientation: int) -> Pixels:
+    """The stored image as it is to be seen, by EXIF 2.3's orientations."""
+    if orientation in (5, 6, 7, 8):
+        stored = stored.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        stored = stored[::-1]
+    if orientation in (2, 3, 6, 7):
+        stored = stored[:, ::-1]
+    return np.ascontiguousarray(stored)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What goes wrong with a file as one InputError that names it."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of half the size that it refuses, and of oddities that it reads anyway.
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            yield
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name}: not an image in a format that Pillow reads: convert or remove it"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: too large ({error}): scale it down or remove it") from None
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files its decoders raise nearly anything
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise InputError(
+            f"{name}: cannot be read as an image ({why}): copy it again or remove it"
+        ) from None
 
 
 def scaled_size(height: int, width: int, smallest_side: int) -> tuple[int, int]:
-    """Height and width after isotropic rescaling to a smallest side in pixels (§3.1)."""
+    """Height and width after isotropic rescaling to a smallest side in pixels (§3.1).
+
+    Raises:
+        InputError: for a smallest side below 1.
+    """
+    if smallest_side < 1:
+        raise InputError(f"smallest side {smallest_side} is not 1 or more")
     if height <= width:
         return smallest_side, max(smallest_side, round(width * smallest_side / height))
     return max(smallest_side, round(height * smallest_side / width)), smallest_side
@@ -73,10 +263,22 @@ def rescale(image: Pixels, smallest_side: int) -> Pixels:
 
     Bilinear, antialiased when it shrinks. The paper does not name its filter.
     """
-    if smallest_side < 1:
-        raise InputError(f"smallest side {smallest_side} is not 1 or more")
-    height, width = scaled_size(image.shape[0], image.shape[1], smallest_side)
-    if (height, width) == image.shape[:2]:
+    size = scaled_size(image.shape[0], image.shape[1], smallest_side)
+    if size == image.shape[:2]:
         return image
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return _resized(image, size, (0.0, 0.0, image.shape[1], image.shape[0]))
+
+
+def _resized(
+    image: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]
+) -> Pixels:
+    """A box of an image (left, top, right, bottom) as Pillow resizes it, to height and width."""
+    filter = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), filter, box=box))
+
+
+def _resized_whole(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """As PyTorch resizes an image: by Pillow's filter, in integers of 16 bits."""
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    found = F.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+    return found[0].permute(1, 2, 0).numpy()
