@@ -68,7 +68,11 @@ def test_three_parts_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [len(part) for part in (data.train, data.validation, data.test)] == [9, 6, 3]
     for found in (data.train, data.validation, data.test):
         check(found, [30, 10, 20])
-    assert data.test.names == ("test/Emu/000.png", "test/cat/000.png", "test/dog/000.png")
+    assert tuple(data.test.names or ()) == (
+        "test/Emu/000.png",
+        "test/cat/000.png",
+        "test/dog/000.png",
+    )
     assert data.test.name(2) == "test/dog/000.png"
     for other in ("valid", "validation"):
         (root / "val").rename(root / other)
@@ -150,7 +154,13 @@ def test_one_folder_of_classes_is_split_by_hash(tmp_path: Path) -> None:
     assert shares == [[1, 1, 1], [17, 1, 1], [32, 4, 4]]
     for part in (data.train, data.validation, data.test):
         check(part, [0, 1, 2])
-    for words in ("no train/", "50 images for training", "6 for validation", "6 for testing"):
+    for words in (
+        "no train/",
+        "split by seed 14091556 (a hash of its file names)",
+        "50 images for training",
+        "6 for validation",
+        "6 for testing",
+    ):
         assert words in data.note
 
 
@@ -191,7 +201,7 @@ def test_the_one_part_beside_train_is_for_the_errors(tmp_path: Path, given: str)
         check(part, [0, 1])
     assert all(name.startswith(f"{given}/") for name in data.test.names or ())
     assert [len(numbers(data.validation, label)) for label in (0, 1)] == [1, 3]
-    kept, held = data.train.names or (), data.validation.names or ()
+    kept, held = list(data.train.names or ()), list(data.validation.names or ())
     assert sorted(kept + held) == sorted(
         [f"train/ant/{i:03d}.png" for i in range(2)] + [f"train/bee/{i:03d}.png" for i in range(30)]
     )
@@ -200,7 +210,12 @@ def test_the_one_part_beside_train_is_for_the_errors(tmp_path: Path, given: str)
         *[name for name in order if "ant" in name][:1],
         *[name for name in order if "bee" in name][:3],
     }
-    for words in (f"{given}/ is the test part", "train/'s 32 images, 4", "held out as validation"):
+    for words in (
+        f"{given}/ is the test part",
+        "train/'s 32 images, 4",
+        "seed 14091556",
+        "as validation",
+    ):
         assert words in data.note
 
 
@@ -314,6 +329,54 @@ def test_links_to_folders_and_files_are_followed(tmp_path: Path) -> None:
     assert len(data.train) + len(data.validation) + len(data.test) == 7
 
 
+def test_links_that_lead_out_of_the_folder_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "linked"
+    pictures(tmp_path / "store", 3, 0)
+    for name in "ab":
+        pictures(root / name, 3, 1)
+    (root / "a" / "again.png").symlink_to("000.png")
+    (root / "a" / "other.png").symlink_to(root / "b" / "000.png")
+    (tmp_path / "notes.txt").touch()
+    (root / "a" / "notes.txt").symlink_to(tmp_path / "notes.txt")  # no image
+    assert "link" not in open_dataset(str(root)).note
+    (root / "a" / "far.png").symlink_to(tmp_path / "store" / "000.png")
+    note = open_dataset(str(root)).note
+    target = tmp_path / "store" / "000.png"
+    assert f"; a link leads out of the folder (a/far.png → {target}); it is followed" in note
+    (root / "c").symlink_to("../store")
+    (root / "b" / "gone.png").symlink_to("../../gone.png")
+    (tmp_path / "by-link").symlink_to(root)  # the data set's folder itself may be a link
+    for name in ("linked", "by-link"):
+        note = open_dataset(str(tmp_path / name)).note
+        assert f"3 links lead out of the folder (first: a/far.png → {target})" in note
+        assert note.endswith("they are followed")
+
+
+def test_what_can_only_be_found_by_reading_is_listed(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name, 3, 1)
+    (tmp_path / "a" / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    data = open_dataset(str(tmp_path))
+    images = {
+        name: (part.images, index)
+        for part in (data.train, data.validation, data.test)
+        for index, name in enumerate(part.names or ())
+    }
+    assert len(images) == 8
+    for name, words in (("gone.jpg", "no such file"), ("pipe.jpg", "is a pipe, not a file")):
+        part, index = images[f"a/{name}"]
+        with pytest.raises(InputError, match=f"{tmp_path}/a/{name}: {words}"):
+            part[index]
+
+
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name, 3, 1)
+    (tmp_path / "a" / "loop.jpg").symlink_to("loop.jpg")
+    refused(tmp_path, f"{tmp_path}/a/loop.jpg: cannot be read (Too many levels", "remove it")
+
+
 def test_images_stay_in_their_files(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 5, 7)
     files = ImageFiles(tmp_path, tuple(f"a/{i:03d}.png" for i in range(5)))
@@ -321,7 +384,7 @@ def test_images_stay_in_their_files(tmp_path: Path) -> None:
     assert files[np.int64(3)][0, 0].tolist() == [7, 3, 0]  # type: ignore[call-overload]
     assert files[-1][0, 0].tolist() == [7, 4, 0]
     part = files[1:3]
-    assert part.names == ("a/001.png", "a/002.png")
+    assert tuple(part.names) == ("a/001.png", "a/002.png")
     assert [int(image[0, 0, 1]) for image in pickle.loads(pickle.dumps(part))] == [1, 2]
     with pytest.raises(IndexError):
         files[5]

@@ -1,17 +1,25 @@
-"""Scale jitter: each image's S drawn anew, uniformly, and a crop of just that size's image."""
+"""Crops that hang on seed, epoch and image alone: not on workers, ranks, resumes, bad images."""
 
+import os
+import re
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from vggnet.augment import jittered_side
-from vggnet.datasets import Dataset, Part, digits
+from photos import write_photos
+from vggnet import InputError, RunError
+from vggnet.augment import ColourPCA, jittered_side
+from vggnet.datasets import Dataset, Part, digits, open_dataset
 from vggnet.images import Pixels, rescale
-from vggnet.loading import TrainingImages
+from vggnet.loading import Batch, TrainingImages, _rng
+from vggnet.readers import TestImages, shard
 
 
 class OnDemand(Sequence[Pixels]):
@@ -51,7 +59,7 @@ def test_a_jittered_view_is_a_crop_of_an_image_of_its_own_size(data: Dataset) ->
     images = loader(data)
     sides: Counter[int] = Counter()
     for epoch in range(4):
-        order = images._rng(epoch).permutation(40)
+        order = _rng(0, epoch).permutation(40)
         views = np.concatenate([b.images.permute(0, 2, 3, 1).numpy() for b in images.epoch(epoch)])
         for index, view in zip(order, views, strict=True):
             found = [
@@ -88,3 +96,153 @@ def test_images_at_hand_and_on_demand_give_the_same_crops(
         for batch, other in zip(found, expected, strict=True):
             assert (batch.images == other.images).all()
             assert (batch.shifts == other.shifts).all()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = write_photos(tmp_path_factory.mktemp("photos"), {"train": 11, "val": 2, "test": 2})
+    return open_dataset(str(root))
+
+
+def photo_loader(data: Dataset, **options: Any) -> TrainingImages:
+    return loader(data, **({"batch_size": 5, "flip": True} | options))
+
+
+def same(batch: Batch, other: Batch) -> bool:
+    return (
+        torch.equal(batch.images, other.images)
+        and torch.equal(batch.shifts, other.shifts)
+        and torch.equal(batch.labels, other.labels)
+        and batch.bad == other.bad
+    )
+
+
+@pytest.mark.parametrize("scale", [33, (33, 90)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(photos: Dataset, scale: Any, workers: int) -> None:
+    alone = photo_loader(photos, S=scale)
+    several = photo_loader(photos, S=scale, workers=workers)
+    for epoch in range(3):  # the workers stay from one to the next
+        found, expected = list(several.epoch(epoch)), list(alone.epoch(epoch))
+        assert [len(batch.labels) for batch in found] == [5, 5, 5, 5, 2]
+        assert all(same(*pair) for pair in zip(found, expected, strict=True))
+        assert found[0].images.is_contiguous(memory_format=torch.channels_last)
+    several.close()
+
+
+def test_spawned_workers_give_the_same_too(
+    photos: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS and Windows, where nothing is inherited."""
+    several = photo_loader(photos, workers=1)
+    assert several._loader is not None
+    several._loader.multiprocessing_context = "spawn"
+    both = zip(several.epoch(0), photo_loader(photos).epoch(0), strict=True)
+    assert all(same(*pair) for pair in both)
+    several.close()
+
+
+def test_an_epoch_goes_on_in_its_midst(photos: Dataset) -> None:
+    whole = list(photo_loader(photos).epoch(2))
+    for workers in (0, 2):
+        first = photo_loader(photos, workers=workers)
+        batches = first.epoch(2)
+        next(batches), next(batches)
+        state = first.state_dict()
+        assert state == {"epoch": 2, "step": 2}  # whatever was read ahead
+        other = photo_loader(photos, workers=workers)
+        other.load_state_dict(state)
+        assert all(same(*pair) for pair in zip(other, whole[2:], strict=True))
+        first.close()
+        other.close()
+
+
+def test_a_view_is_a_window_of_the_rescaled_photograph(photos: Dataset) -> None:
+    """Found again among all windows of the image rescaled by Pillow: a shift would show."""
+    images = photo_loader(photos, S=36, flip=False)
+    order = _rng(0, 0).permutation(22)
+    views = torch.cat([batch.images for batch in images.epoch(0)]).permute(0, 2, 3, 1).numpy()
+    labels = torch.cat([batch.labels for batch in images.epoch(0)])
+    assert (labels.numpy() == photos.train.labels[order]).all()
+    for index, view in zip(order, views, strict=True):
+        whole = rescale(photos.train.images[index], 36).astype(int)
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (32, 32), axis=(0, 1))
+        off = np.abs(windows - view.transpose(2, 0, 1)).max(axis=(2, 3, 4))
+        assert off.min() <= 12  # libjpeg has reduced the largest; a neighbouring window is farther
+        assert (off == off.min()).sum() == 1
+
+
+def test_ranks_share_every_batch(photos: Dataset) -> None:
+    whole = list(photo_loader(photos).epoch(0))
+    ranks = [list(photo_loader(photos, rank=rank, ranks=3).epoch(0)) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        shares = [found[step] for found in ranks]
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
+        sizes = [len(share.labels) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(10, 3), (2, 4), (0, 2), (10_007, 8)])
+def test_testing_shards_have_every_image_once(n: int, ranks: int) -> None:
+    shards = [shard(n, rank, ranks) for rank in range(ranks)]
+    assert sorted(np.concatenate(shards).tolist()) == list(range(n))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_are_left_out_and_named(tmp_path: Path, workers: int) -> None:
+    root = write_photos(tmp_path, {"train": 4, "val": 1, "test": 1})
+    data = open_dataset(str(root))
+    gone, cut = root / "train/class0/001.jpg", root / "train/class1/002.jpg"
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:300])
+    data.__dict__["_colours"] = ((0.0, 0.0, 0.0), ColourPCA(np.eye(3)))  # without reading any
+    images = photo_loader(data, batch_size=3, workers=workers)
+    batches = list(images.epoch(0))
+    bad = dict(pair for batch in batches for pair in batch.bad)
+    assert sorted(bad) == [1, 6]
+    assert re.search(r"001\.jpg: no such file", bad[1])
+    assert re.search(r"002\.jpg: cannot be read as an image .*: copy it again or remove it", bad[6])
+    assert sum(len(batch.labels) for batch in batches) == 6
+    assert [len(batch.labels) + len(batch.bad) for batch in batches] == [3, 3, 2]
+    images.close()
+
+
+def test_a_worker_that_dies_is_one_clear_error(
+    photos: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("vggnet.images.EncodedImage.window", die)
+    images = photo_loader(photos, workers=1)
+    with pytest.raises(RunError, match=r"a process that reads images died .*--workers"):
+        list(images.epoch(0))
+    images.close()
+
+
+def test_the_callers_random_numbers_are_left_alone(photos: Dataset) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    images = photo_loader(photos, workers=1)
+    next(iter(images.epoch(0)))
+    assert torch.rand(1) == expected
+    images.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_test_images_come_in_order_whoever_reads_them(photos: Dataset, workers: int) -> None:
+    images = photos.train.images
+    found = list(TestImages(images, [33, 50], workers))
+    assert len(found) == len(images)
+    for views, image in zip(found, images, strict=True):
+        assert not isinstance(views, InputError)
+        for view, side in zip(views, (33, 50), strict=True):
+            assert view.shape == rescale(image, side).shape
+    alone = list(TestImages(images, [33, 50]))
+    for one, other in zip(found, alone, strict=True):
+        assert not isinstance(one, InputError)
+        assert not isinstance(other, InputError)
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))

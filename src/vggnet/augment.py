@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.images import Pixels
+from vggnet.images import Pixels, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ def jittered_side(sides: tuple[int, int], rng: np.random.Generator) -> int:
     return int(rng.integers(sides[0], sides[1], endpoint=True))
 
 
-def random_crop(image: Pixels, side: int, rng: np.random.Generator) -> Pixels:
-    """A square crop at a place drawn uniformly among all that fit."""
-    top = int(rng.integers(image.shape[0] - side + 1))
-    left = int(rng.integers(image.shape[1] - side + 1))
-    return image[top : top + side, left : left + side]
+def random_window(height: int, width: int, side: int, rng: np.random.Generator) -> Window:
+    """A square of an image of this size, at a place drawn uniformly among all that fit."""
+    top = int(rng.integers(height - side + 1))
+    left = int(rng.integers(width - side + 1))
+    return top, left, side, side
 
 
 def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:

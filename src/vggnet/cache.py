@@ -13,12 +13,12 @@ import torch
 from vggnet import checkpoint
 from vggnet.datasets import Part
 from vggnet.errors import InputError
-from vggnet.evaluate import Measured, measure
+from vggnet.evaluate import Measured, OnBad, measure
 from vggnet.model import VGG
 from vggnet.protocols import Term
 
 _COSTS = ("forwards", "multiply_adds", "as_crop")
-_PROTOCOLS = 1
+_PROTOCOLS = 2
 """Goes up when the same term of the same weights and images gives other posteriors."""
 
 
@@ -47,6 +47,8 @@ class PosteriorCache:
         wanted: Sequence[Collection[Term]],
         *,
         device: str = "cpu",
+        workers: int = 0,
+        on_bad: OnBad | None = None,
         progress: bool = False,
         label: str = "evaluating",
     ) -> list[dict[Term, Measured]]:
@@ -57,6 +59,8 @@ class PosteriorCache:
             part: images and labels.
             wanted: for each net its terms.
             device: what to compute on.
+            workers, on_bad: as for `evaluate.measure`; where an image could not be read, nothing
+                is kept.
             progress, label: of the progress bar.
         """
         hashes = [self._sha256(path) for path in weights]
@@ -76,6 +80,8 @@ class PosteriorCache:
                 models,
                 part.images,
                 [missing[i] for i in incomplete],
+                workers=workers,
+                on_bad=on_bad,
                 progress=progress,
                 label=label,
             )
@@ -84,7 +90,8 @@ class PosteriorCache:
         )
         for i, terms in zip(incomplete, computed, strict=True):
             for term, value in terms.items():
-                self._write(hashes[i], part, term, value)
+                if value.read == len(part):
+                    self._write(hashes[i], part, term, value)
                 rounded = value.posteriors.astype(np.float32).astype(np.float64)
                 found[i][term] = replace(value, posteriors=rounded)
         return found

@@ -4,6 +4,7 @@ Both are safetensors with one metadata entry, `vggnet`, which holds JSON. Nothin
 Every file is written whole or not at all.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -150,19 +151,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+"""Of a place where files could be made before."""
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes safetensors atomically, `header` as JSON beside them.
 
     Raises:
-        InputError: for a folder that cannot be written.
-        RunError: when the disk is full.
+        InputError, RunError: as `write_atomically`.
     """
     plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     metadata = {_KEY: json.dumps(header)}
-    try:
-        write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
-    except SafetensorError as error:  # how it reports a full disk
-        raise RunError(f"{path}: could not be written ({error}); the last one is intact") from None
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
@@ -205,12 +206,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, then moves it there.
 
     A reader finds the old file or the new one, whole, also after a crash of the machine.
+
+    Raises:
+        InputError: for a place where nothing can be written.
+        RunError: when writing fails there: the disk is full, for example, or broken.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise write_error(path, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -224,6 +229,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.replace(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    except (OSError, SafetensorError) as error:
+        raise _failed(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "nt":  # Windows opens no folders
@@ -231,8 +238,28 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        raise _failed(path, error) from None
     finally:
         os.close(folder)
+
+
+def write_error(path: Path, error: OSError) -> InputError | RunError:
+    """What to raise when a file or folder cannot be written.
+
+    A RunError where it could be at another time (the disk is full, or broken), else an InputError.
+    """
+    if error.errno in _FAILURES:
+        return _failed(path, error)
+    return InputError(f"{path}: cannot be written ({error.strerror})")
+
+
+def _failed(path: Path, error: Exception) -> RunError:
+    why = getattr(error, "strerror", None) or error
+    return RunError(
+        f"{path}: could not be written ({why}); what was there before is intact: when there is "
+        "space again, the same command goes on"
+    )
 
 
 def _open(path: Path, read: Callable[[Any], Any]) -> Any:

@@ -1,20 +1,22 @@
 """The command line: a table of commands, errors as one line, exit codes.
 
 Exit codes: 0 done; 1 the run failed (the loss is not finite, the disk is full); 2 bad input,
-nothing written; 130 interrupted, the same command goes on.
+nothing written; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM): the same command goes on.
 """
 
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from vggnet import __version__
-from vggnet.commands import evaluate, info, reproduce, train
+from vggnet.commands import check_data, evaluate, info, reproduce, train
 from vggnet.errors import InputError, RunError
+from vggnet.stopping import Stopped, raising
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Command:
 
 COMMANDS = {
     "info": Command("what the nets are and cost (Tables 1 and 2, §2.3)", info.flags, info.run),
+    "check-data": Command(
+        "what a data set holds, and what is wrong with it", check_data.flags, check_data.run
+    ),
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
     "reproduce": Command(
@@ -47,18 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(arguments)
     try:
-        COMMANDS[args.command].run(args)
+        with raising():
+            COMMANDS[args.command].run(args)
         if sys.stdout:  # there is none where it was closed
             sys.stdout.flush()
     except InputError as error:
         return _fail(2, error)
     except RunError as error:
         return _fail(1, error)
-    except KeyboardInterrupt:
-        resumes = args.command in ("train", "reproduce")
+    except KeyboardInterrupt as error:
+        resumes = args.command in ("check-data", "train", "reproduce")
         note = ": the same command goes on where it stopped" * resumes
-        print(f"\ninterrupted{note}", file=sys.stderr)
-        return 130
+        number = error.signal if isinstance(error, Stopped) else signal.SIGINT
+        what = "terminated" if number == signal.SIGTERM else "interrupted"
+        print(f"\n{what}{note}", file=sys.stderr)
+        return 128 + number
     except MemoryError:
         return _fail(1, _MEMORY)
     except RuntimeError as error:

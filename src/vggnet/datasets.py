@@ -1,7 +1,7 @@
 """Data sets, each split once into training, validation and test images."""
 
 import hashlib
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +13,19 @@ from numpy.typing import NDArray
 
 from vggnet.augment import ColourPCA
 from vggnet.errors import InputError
-from vggnet.folders import ImageFiles, Listing, is_file, read_folder
-from vggnet.idx import FASHION_MNIST_CLASSES, FASHION_MNIST_FILES, find_idx, read_fashion_mnist
+from vggnet.folders import Listing, read_folder
+from vggnet.idx import FASHION_MNIST_CLASSES, FASHION_MNIST_FILES, read_fashion_mnist
 from vggnet.imagenet import class_names, is_imagenet, read_imagenet
 from vggnet.images import Pixels
+from vggnet.remote import forget
+from vggnet.shards import is_sharded, read_shards
+from vggnet.storage import EncodedImages, entries, exists, is_file, place_of
 
 STATISTICS_IMAGES = 10_000
 """Of a larger training set, the mean and the colours are those of so many of its images."""
-_BLOCK = 1 << 20  # pixels that are held as float64 at a time
+STATISTICS_SIDE = 256
+"""Images in files are decoded for them as small as they can be without a side below it."""
+_BLOCK = 1 << 12  # pixels that are held as float64 at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Part:
     """In memory, or in files that are decoded on access."""
     labels: NDArray[np.int64]
     """n, each an index into the data set's class names."""
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
     """Of images in files: the paths relative to the data set's folder, with forward slashes."""
 
     def __len__(self) -> int:
@@ -40,6 +45,11 @@ class Part:
     def name(self, i: int) -> str:
         """What to call image `i`: its file, or its index in this part."""
         return str(i) if self.names is None else self.names[i]
+
+    def where(self, i: int) -> str:
+        """The whole path or URL of image `i`, or its index in this part."""
+        images = self.images
+        return images.where(i) if isinstance(images, EncodedImages) else str(i)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,7 +72,7 @@ class Part:
     def _digest(self, *, with_times: bool) -> str:
         digest = hashlib.sha256(f"{len(self)} images\n".encode())
         digest.update(self.labels.astype("<i8").tobytes())
-        if isinstance(self.images, ImageFiles):
+        if isinstance(self.images, EncodedImages):
             for name, size, changed in self.images.stamps():
                 digest.update(f"{name}\0{size}\0{changed if with_times else ''}\0".encode())
         else:
@@ -78,8 +88,9 @@ class Dataset:
 
     The learning-rate schedule looks at `validation`; reported errors are those of `test`.
 
-    The mean and the colours are those of the training images, one image in memory at a time; of
-    more than 10,000 (`STATISTICS_IMAGES`), those of 10,000 that are evenly spaced in their order.
+    The mean and the colours are `statistics`; without them those of the training images, one image
+    in memory at a time; of more than 10,000 (`STATISTICS_IMAGES`), those of 10,000 that are evenly
+    spaced in their order.
     """
 
     name: str
@@ -91,6 +102,9 @@ class Dataset:
     """Whether an image's mirror image is an image of its class."""
     note: str = ""
     """How the images were split, where the data set did not bring a split; for the user."""
+    statistics: tuple[tuple[float, float, float], NDArray[np.float64]] | None = None
+    """`mean_rgb`, and the 3×3 covariance of R, G, B whose components are `colour_pca`; of all
+    training images, where `index.checked` has found them."""
 
     @cached_property
     def trained_on(self) -> str:
@@ -114,24 +128,45 @@ class Dataset:
     @cached_property
     def _colours(self) -> tuple[tuple[float, float, float], ColourPCA]:
         """Both from one pass over the images."""
-        total = len(self.train)
+        if self.statistics is not None:
+            return self.statistics[0], ColourPCA.of_covariance(self.statistics[1])
+        images, total = self.train.images, len(self.train)
         used = min(total, STATISTICS_IMAGES)
         means = np.empty((used, 3))
         pixels, sums, products = 0, np.zeros(3), np.zeros((3, 3))
         for i in range(used):
-            image = self.train.images[i * total // used]
-            means[i] = image.mean(axis=(0, 1))
-            flat = image.reshape(-1, 3)
-            pixels += len(flat)
-            for start in range(0, len(flat), _BLOCK):
-                # Sums of whole numbers, exact in float64 up to 2^53: more than 10^11 pixels.
-                rgb = flat[start : start + _BLOCK].astype(np.float64)
-                sums += rgb.sum(axis=0)
-                products += rgb.T @ rgb
+            index = i * total // used
+            if isinstance(images, EncodedImages):
+                opened = images.open(index)
+                image, size = opened.reduced(STATISTICS_SIDE), math.prod(opened.shape)
+            else:
+                image = images[index]
+                size = math.prod(image.shape[:2])
+            own, squares = colour_sums(image)
+            decoded = math.prod(image.shape[:2])
+            means[i] = own / decoded
+            pixels += size
+            sums += own * (size / decoded)
+            products += squares * (size / decoded)
         r, g, b = means.mean(axis=0)
         mean = sums / pixels
         covariance = products / pixels - np.outer(mean, mean)
         return (float(r), float(g), float(b)), ColourPCA.of_covariance(covariance)
+
+
+def colour_sums(image: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Over an image's pixels the sums of R, G and B, and of their products with each other, 3×3.
+
+    Sums of whole numbers, exact in float64 up to 2^53: more than 10^11 pixels.
+    """
+    flat = image.reshape(-1, 3)
+    sums = np.zeros((4, 4))
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        rgb1 = np.ones((len(block), 4))
+        rgb1[:, :3] = block
+        sums += rgb1.T @ rgb1
+    return sums[3, :3], sums[:3, :3]
 
 
 DIGITS_SPLIT_SEED = 14091556
@@ -211,9 +246,10 @@ def open_dataset(spec: str) -> Dataset:
             its four IDX files. See `fashion_mnist`.
 
             The path of a folder of images by class, `~` being the home folder here and in DIR; a
-            folder that is called as the above is given as `./digits`. Names of classes are those
-            of folders, in their order; images are the files in them and in their subfolders that
-            end in one of `folders.SUFFIXES`; hidden files and folders are left out. A mirrored
+            folder that is called as the above is given as `./digits`. Or its URL, which fsspec
+            reads, such as `s3://bucket/images` or `zip://images::all.zip`. Names of classes are
+            those of folders, in their order; images are the files in them and in their subfolders
+            that end in one of `folders.SUFFIXES`; hidden files and folders are left out. A mirrored
             image counts as one of its class. The data set is called as its folder is;
             `digits-folder` if that were `digits`, and so for `fashion-mnist` and `imagenet`, which
             are the names of those data sets alone.
@@ -224,7 +260,7 @@ def open_dataset(spec: str) -> Dataset:
               `train/`, at least one image, chosen by a hash of the files' names, is held out as
               validation for the learning-rate schedule.
             - `CLASS/…` and no `train/`: 80/10/10 of each class, at least one image in each part,
-              by a hash of the files' names.
+              by a seed, `folders.SPLIT_SEED`, and a hash of the files' names.
             - ImageNet, all of it or some of its synsets: `train/` has a folder for each synset,
               `n01440764` and so on; `val/` has such folders too, or the images of ILSVRC-2012 as
               they come, and the folder (or `data/`, `ILSVRC2012_devkit_t12/data/`,
@@ -232,6 +268,7 @@ def open_dataset(spec: str) -> Dataset:
               `meta.mat`. Classes are in the order of their synsets, as in Caffe, Keras and
               torchvision. As in the paper (§4), the validation images are the test images too,
               unless `test/` has folders of synsets. Names are WordNet's.
+            - Tar shards as WebDataset has them: see `shards.read_shards`.
 
     Raises:
         InputError: when there is none of that name, or its files are not as described.
@@ -244,13 +281,17 @@ def open_dataset(spec: str) -> Dataset:
         folder = spec.removeprefix("fashion-mnist:")
         if not folder:
             raise InputError(f"{spec!r}: names no folder: write fashion-mnist:DIR")
-        return fashion_mnist(_path(folder))
-    root = _path(spec)
+        local = place_of(folder)
+        if not isinstance(local, Path):
+            raise InputError(f"{spec!r}: is read from a folder of this machine alone: copy it here")
+        return fashion_mnist(local)
+    forget()
+    root = place_of(spec)
     known = (
         "give 'digits', 'fashion-mnist', 'fashion-mnist:DIR' (the folder of its IDX files), or "
-        "the path of a folder of images by class"
+        "the path or URL of a folder of images by class"
     )
-    if not spec or not os.path.lexists(root):
+    if not spec or not exists(root):
         if root == Path("imagenet"):
             raise InputError(
                 f"{spec!r}: there is no such folder: ImageNet is given as the path of the folder "
@@ -260,13 +301,19 @@ def open_dataset(spec: str) -> Dataset:
         raise InputError(f"unknown data set {spec!r}: there is no such folder; {known}")
     if is_file(root):
         raise InputError(f"{spec!r} is a file, not a data set: {known}")
+    present = {entry.name for entry in entries(root)}
     for name in FASHION_MNIST_FILES:
-        if is_file(find_idx(root, name)):
+        if {name, f"{name}.gz"} & present:
             raise InputError(
                 f"{spec}: has IDX files ({name}), not images by class: write fashion-mnist:{spec} "
                 "if they are Fashion-MNIST's"
             )
-    found = read_imagenet(root) if is_imagenet(root) else read_folder(root)
+    if is_sharded(root):
+        found = read_shards(root)
+    elif is_imagenet(root):
+        found = read_imagenet(root)
+    else:
+        found = read_folder(root)
     return Dataset(
         name=found.name,
         class_names=class_names(found.class_names),
@@ -276,14 +323,6 @@ def open_dataset(spec: str) -> Dataset:
         flip=True,
         note=found.note,
     )
-
-
-def _path(given: str) -> Path:
-    """~ is the home folder: no shell replaces it behind `fashion-mnist:`."""
-    try:
-        return Path(given).expanduser()
-    except (RuntimeError, ValueError):  # no such user
-        return Path(given)
 
 
 def _file_part(listing: Listing) -> Part:

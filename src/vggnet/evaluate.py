@@ -1,7 +1,7 @@
 """From images to class posteriors to errors, by the test protocols of §3.2."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,14 +16,18 @@ from vggnet.accounting import account
 from vggnet.configs import Config
 from vggnet.datasets import Part
 from vggnet.errors import InputError, RunError
-from vggnet.images import Pixels, rescale
+from vggnet.images import Pixels
 from vggnet.model import VGG
-from vggnet.protocols import Averaging, Method, Protocol, Term, windows_of
+from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, windows_of
+from vggnet.readers import TestImages, check_pixels
 from vggnet.recipes import LARGEST_SCALE
 from vggnet.scoring import Result, errors
 
 Posteriors = NDArray[np.float64]
 """n×K; rows sum to 1."""
+
+OnBad = Callable[[int, str], None]
+"""Gets the index of an image that cannot be read, and why."""
 
 _BATCH_PIXELS, _BATCH_PIXELS_ON_CPU = 64 * 224 * 224, 8 * 224 * 224
 """A processor is faster where activations are small enough to be used again (docs/LOG.md)."""
@@ -45,6 +49,17 @@ class Measured:
     """Of a dense term: forwards of images that are no larger than the crop, so the very crop that
     multi-crop evaluation sees too."""
 
+    @property
+    def read(self) -> int:
+        """How many of the images could be read; the others' posteriors are NaN."""
+        return int((~np.isnan(self.posteriors[:, 0])).sum())
+
+    def errors(self, labels: NDArray[np.int64], protocol: Protocol | Fusion) -> Result:
+        """The errors, and the costs an image that was read."""
+        n = max(1, self.read)
+        costs = self.forwards / n, self.multiply_adds / n
+        return errors(self.posteriors, labels, protocol, *costs)
+
 
 @dataclass(slots=True)
 class _Cost:
@@ -61,6 +76,7 @@ def posteriors(
     method: Method = "dense",
     averaging: Averaging = "scores",
     flips: bool = True,
+    workers: int = 0,
     progress: bool = False,
 ) -> Posteriors:
     """Class posteriors of images (§3.2).
@@ -75,6 +91,7 @@ def posteriors(
             centre-crop: only the crop in the middle. ten-crop: four corners and the middle.
         averaging: of the dense map, before (scores) or after (posteriors) the soft-max.
         flips: average with the posteriors of the mirrored image.
+        workers: processes that read and rescale images; 0 for this one.
         progress: show a bar on a terminal.
 
     Returns:
@@ -85,7 +102,7 @@ def posteriors(
         RunError: when the net gives scores that are not finite.
     """
     protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
-    (found,) = measure([model], images, [protocol.terms], progress=progress)
+    (found,) = measure([model], images, [protocol.terms], workers=workers, progress=progress)
     return combined(found, protocol.terms).posteriors
 
 
@@ -97,19 +114,28 @@ def evaluate(
     method: Method = "dense",
     averaging: Averaging = "scores",
     flips: bool = True,
+    workers: int = 0,
+    on_bad: OnBad | None = None,
     progress: bool = False,
 ) -> Result:
-    """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`."""
+    """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`.
+
+    With `on_bad` (see `measure`) images that cannot be read are left out, and the result says how
+    many.
+    """
     protocol = Protocol(
         model.config.title, model.provenance.S, tuple(scales), method, averaging, flips
     )
-    if not len(part):
-        raise InputError("no images to evaluate on")
-    (found,) = measure([model], part.images, [protocol.terms], progress=progress)
-    whole, n = combined(found, protocol.terms), len(part)
-    return errors(
-        whole.posteriors, part.labels, protocol, whole.forwards / n, whole.multiply_adds / n
+    (found,) = measure(
+        [model],
+        part.images,
+        [protocol.terms],
+        workers=workers,
+        on_bad=on_bad,
+        progress=progress,
     )
+    whole = combined(found, protocol.terms)
+    return whole.errors(part.labels, protocol)
 
 
 def combined(found: Mapping[Term, Measured], terms: Sequence[Term]) -> Measured:
@@ -152,6 +178,8 @@ def measure(
     images: Sequence[Pixels],
     wanted: Sequence[Collection[Term]],
     *,
+    workers: int = 0,
+    on_bad: OnBad | None = None,
     progress: bool = False,
     label: str = "evaluating",
 ) -> list[dict[Term, Measured]]:
@@ -166,6 +194,10 @@ def measure(
         models: each in evaluation mode for the time of the call.
         images: H×W×3 arrays of uint8, RGB, of any sizes.
         wanted: for each model its terms.
+        workers: processes that read and rescale images; 0 for this one. The posteriors are the
+            same for any number.
+        on_bad: gets the index of an image that cannot be read, and why; its posteriors are NaN.
+            Without it, such an image is an InputError.
         progress: show a bar on a terminal.
         label: shown before the bar.
 
@@ -173,8 +205,9 @@ def measure(
         For each model its terms.
 
     Raises:
-        InputError: for a scale below a net's crop, or an image that is no H×W×3 uint8 array.
-        RunError: when a net gives scores that are not finite.
+        InputError: for a scale below a net's crop, an image that is no H×W×3 uint8 array, or,
+            without `on_bad`, one that cannot be read.
+        RunError: when a net gives scores that are not finite, or a worker dies.
     """
     for model, terms in zip(models, wanted, strict=True):
         check_scales(model.config, [term.Q for term in terms])
@@ -184,7 +217,8 @@ def measure(
     ]
     if isinstance(images, list):  # all of them are there: a wrong one costs no work
         for i, image in enumerate(images):
-            _check(image, i)
+            check_pixels(image, i)
+    bad: list[int] = []
     scales = sorted({term.Q for terms in wanted for term in terms})
     bar = tqdm(
         total=len(images) * len(scales),
@@ -198,15 +232,18 @@ def measure(
         stack.enter_context(torch.inference_mode())
         for model in models:
             stack.enter_context(_evaluating(model))
-        for i in range(len(images)):
-            image = images[i]
-            _check(image, i)
-            for scale in scales:
-                view = rescale(image, scale)
+        for i, views in enumerate(TestImages(images, scales, workers)):
+            if isinstance(views, InputError):
+                if on_bad is None:
+                    raise views
+                on_bad(i, str(views))
+                bad.append(i)
+                views = []
+            for scale, view in zip(scales, views, strict=False):
                 for one in passes:
                     one.take(i, scale, view)
-                bar.update()
-        return [one.finish() for one in passes]
+            bar.update(len(scales))
+        return [one.finish(bad) for one in passes]
 
 
 class _Pass:
@@ -248,7 +285,7 @@ class _Pass:
             largest = max(self.waiting, key=lambda size: len(self.waiting[size]))
             self._forward(self.waiting.pop(largest))
 
-    def finish(self) -> dict[Term, Measured]:
+    def finish(self, bad: list[int]) -> dict[Term, Measured]:
         for group in self.waiting.values():
             self._forward(group)
         for total in self.total.values():
@@ -256,6 +293,7 @@ class _Pass:
                 raise RunError(
                     "the net's scores are not finite: its weights are damaged or diverged"
                 )
+            total[bad] = torch.nan
         return {
             term: Measured(
                 self.total[term].numpy(), cost.forwards, cost.multiply_adds, cost.as_crop
@@ -310,8 +348,3 @@ def _evaluating(model: VGG) -> Iterator[None]:
 @lru_cache(maxsize=4096)
 def _multiply_adds(config: Config, height: int, width: int) -> int:
     return account(config, (height, width)).multiply_adds
-
-
-def _check(image: Pixels, i: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
-from vggnet.folders import is_file
+from vggnet.storage import is_file
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",

@@ -1,37 +1,37 @@
 """ImageNet (ILSVRC-2012): its layout, its synsets, and the devkit's classes of its images."""
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vggnet.errors import InputError
 from vggnet.folders import (
-    SUFFIXES,
     Classes,
     Folder,
+    Tree,
     as_folder,
     check_classes,
     count,
-    entries,
-    is_file,
+    images_in,
     list_classes,
     subfolders,
     validation_folder,
     with_train,
 )
+from vggnet.storage import Names, Place, is_file, read
 
 _SYNSET = re.compile(r"n[0-9]{8}")
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 _DEVKIT = ("", "data", "ILSVRC2012_devkit_t12/data", "devkit/data")
 
 
-def is_imagenet(root: Path) -> bool:
+def is_imagenet(root: Place) -> bool:
     """Whether the folders in its `train/` are called as synsets are.
 
     Raises:
@@ -41,7 +41,7 @@ def is_imagenet(root: Path) -> bool:
     return bool(labels) and _are_synsets(labels)
 
 
-def read_imagenet(root: Path) -> Folder:
+def read_imagenet(root: Place) -> Folder:
     """Lists ImageNet or some of its synsets, as `folders.read_folder` other images.
 
     `datasets.open_dataset` describes the layout. The name is that of the folder; imagenet where
@@ -50,32 +50,33 @@ def read_imagenet(root: Path) -> Folder:
     Raises:
         InputError: for a folder that is not as described, or cannot be read.
     """
-    found, train = subfolders(root), list_classes(root, "train")
+    tree, found = Tree(root), subfolders(root)
+    train = list_classes(tree, "train")
     # ImageNet's own test images come without classes.
     if "test" in found and not any(map(_SYNSET.fullmatch, subfolders(root / "test"))):
         found.remove("test")
     given = validation_folder(root, found)
     if not given:
-        parts = with_train(root, train, found)
+        parts = with_train(tree, train, found)
     elif "test" in found:
-        test = list_classes(root, "test", like=train)
-        parts = train, _validation(root, given, train), test, ""
+        test = list_classes(tree, "test", like=train)
+        parts = train, _validation(tree, given, train), test, ""
     else:
-        validation = _validation(root, given, train)
+        validation = _validation(tree, given, train)
         note = (
             f"as in the paper, ImageNet's validation images ({given}/, {count(validation)}) "
             "are both the validation and the test part: the learning-rate schedule has seen "
             "the images that the errors are reported on"
         )
         parts = train, validation, validation, note
-    folder = as_folder(root, parts)
+    folder = as_folder(tree, parts)
     return replace(folder, name="imagenet") if train.keys() == synset_names().keys() else folder
 
 
-def _validation(root: Path, part: str, train: Classes) -> Classes:
-    if subfolders(root / part):
-        return list_classes(root, part, like=train)
-    return _flat_validation(root, part, train)
+def _validation(tree: Tree, part: str, train: Classes) -> Classes:
+    if subfolders(tree.root / part):
+        return list_classes(tree, part, like=train)
+    return _flat_validation(tree, part, train)
 
 
 def synset_names() -> dict[str, str]:
@@ -103,13 +104,13 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(known.get(label, label) for label in labels)
 
 
-def _flat_validation(root: Path, part: str, train: Classes) -> Classes:
+def _flat_validation(tree: Tree, part: str, train: Classes) -> Classes:
     """Validation images that lie side by side, with their classes from ILSVRC-2012's devkit."""
-    folder = root / part
-    names = sorted(entry.name for entry in entries(folder) if entry.name.lower().endswith(SUFFIXES))
+    folder = tree.root / part
+    names = sorted(images_in(tree, part))
     if not names:
         raise InputError(f"{folder}: has neither images nor folders of classes: put them there")
-    truth, meta = _devkit(root, folder, _TRUTH), _devkit(root, folder, _META)
+    truth, meta = (_devkit(tree.root, folder, name) for name in (_TRUTH, _META))
     ids = _ground_truth(truth)
     if len(ids) != len(names):
         raise InputError(
@@ -118,24 +119,24 @@ def _flat_validation(root: Path, part: str, train: Classes) -> Classes:
             "synset"
         )
     for number, name in enumerate(names, start=1):
-        if name.split(".")[0] != f"ILSVRC2012_val_{number:08d}":
+        if name.split(".")[0] != f"{part}/ILSVRC2012_val_{number:08d}":
             raise InputError(
-                f"{folder / name}: expected ILSVRC2012_val_{number:08d}.JPEG: the devkit has the "
-                "classes in the order of the original file names: restore them"
+                f"{tree.root / name}: expected ILSVRC2012_val_{number:08d}.JPEG: the devkit has "
+                "the classes in the order of the original file names: restore them"
             )
     # The devkit numbers the synsets in an order of its own, which is not that of their names.
     synsets = _synsets(meta)
     unknown = sorted(set(ids) - synsets.keys())
     if unknown:
         raise InputError(f"{truth}: has the id {unknown[0]}, which {meta} does not: use one devkit")
-    classes: Classes = {}
+    classes: dict[str, list[str]] = {}
     for name, number in zip(names, ids, strict=True):
-        classes.setdefault(synsets[number], []).append(f"{part}/{name}")
+        classes.setdefault(synsets[number], []).append(name)
     check_classes(folder, list(classes), train)
-    return classes
+    return {label: Names.of(of_class) for label, of_class in classes.items()}
 
 
-def _devkit(root: Path, images: Path, name: str) -> Path:
+def _devkit(root: Place, images: Place, name: str) -> Place:
     places = [root / place for place in _DEVKIT]
     for place in places:
         if is_file(place / name):
@@ -147,10 +148,10 @@ def _devkit(root: Path, images: Path, name: str) -> Path:
     )
 
 
-def _ground_truth(path: Path) -> list[int]:
+def _ground_truth(path: Place) -> list[int]:
     try:
-        lines = path.read_text(encoding="ascii").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read(path).decode("ascii").rstrip().splitlines()
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read ({error}): unpack the devkit again") from None
     for number, line in enumerate(lines, start=1):
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", line):
@@ -161,7 +162,7 @@ def _ground_truth(path: Path) -> list[int]:
     return [int(line) for line in lines]
 
 
-def _synsets(path: Path) -> dict[int, str]:
+def _synsets(path: Place) -> dict[int, str]:
     """From the devkit's meta.mat: ILSVRC2012_ID → WNID, leaves and inner nodes alike."""
     try:
         from scipy.io import loadmat
@@ -169,9 +170,10 @@ def _synsets(path: Path) -> dict[int, str]:
         raise InputError(
             f"{path}: reading it needs SciPy: pip install 'vggnet[imagenet]'"
         ) from None
+    content = io.BytesIO(read(path))
     try:
         rows: Any = np.atleast_1d(
-            loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]
+            loadmat(content, squeeze_me=True, variable_names=["synsets"])["synsets"]
         )
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
     except Exception as error:  # SciPy's reader raises nearly anything on a damaged file

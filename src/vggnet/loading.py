@@ -1,19 +1,27 @@
 """Training batches whose randomness depends on nothing but seed, epoch and image."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from vggnet.augment import jittered_side, random_crop, random_flip
+from vggnet.augment import ColourPCA, jittered_side, random_flip, random_window
 from vggnet.datasets import Dataset
-from vggnet.images import Pixels, rescale, scaled_size
+from vggnet.errors import InputError
+from vggnet.images import EncodedImage, Pixels, rescale, scaled_size
+from vggnet.readers import parallel, read_ahead, watched
 from vggnet.recipes import Scale
+from vggnet.storage import EncodedImages
 
 _KEPT_BYTES = 1 << 30
 """Images of a fixed S are rescaled once and kept where all of them take no more than this."""
+
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +34,43 @@ class Batch:
     """N×3×1×1, float32, in units of 0–255."""
     labels: Tensor
     """N, int64."""
+    bad: tuple[tuple[int, str], ...] = ()
+    """The images that should be here and could not be read: their indices, and why."""
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU reads by itself; PyTorch's DataLoader calls this."""
+        images, shifts, labels = (x.pin_memory() for x in (self.images, self.shifts, self.labels))
+        return replace(self, images=images, shifts=shifts, labels=labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a batch is made of, as it goes to a worker."""
+
+    epoch: int
+    indices: Index
+    contents: list[bytes | InputError] | None
+    """What the files hold, where the main process reads them in their order (tar shards)."""
 
 
 class TrainingImages:
     """The training part of a data set in random order, augmented (§3.1).
+
+    A batch depends on seed, epoch and step alone: not on the number of workers, nor on where a run
+    was resumed. An image that cannot be read is left out of its batch, which names it.
 
     Args:
         data: the data set.
         S: smallest side in pixels; of a pair, every image of every epoch draws its own between
             the two, ends included (scale jittering).
         crop: side of the random crop in pixels.
-        batch_size: images a batch; an epoch's last batch has what is left.
+        batch_size: images a batch, of all ranks together; an epoch's last batch has what is left.
         flip: mirror each image with a chance of one half.
         colour_shift: sigma of the RGB shift; 0 leaves colours alone.
         seed: with the epoch and an image's index, decides its crop, flip and shift.
+        workers: processes that read, decode and crop; 0 for this one. They stay until `close`.
+        pin: give batches in pinned memory, for a GPU.
+        rank, ranks: this process is one of several, each of which gets its share of every batch.
     """
 
     def __init__(
@@ -52,48 +83,179 @@ class TrainingImages:
         flip: bool,
         colour_shift: float,
         seed: int,
+        workers: int = 0,
+        pin: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        self.images: Sequence[Pixels] = data.train.images
-        self.S = S
-        if isinstance(S, int) and isinstance(self.images, list):
-            sizes = (scaled_size(image.shape[0], image.shape[1], S) for image in self.images)
+        if workers < 0:
+            raise InputError(f"workers {workers} is not 0 or more")
+        images: Sequence[Pixels] = data.train.images
+        if isinstance(S, int) and isinstance(images, list):
+            sizes = (scaled_size(image.shape[0], image.shape[1], S) for image in images)
             if sum(3 * height * width for height, width in sizes) <= _KEPT_BYTES:
-                self.images = [rescale(image, S) for image in self.images]
-        self.labels = torch.from_numpy(data.train.labels)
-        self.pca = data.colour_pca
-        self.crop, self.batch_size, self.flip = crop, batch_size, flip
-        self.colour_shift, self.seed = colour_shift, seed
+                images = [rescale(image, S) for image in images]
+        labels = torch.from_numpy(data.train.labels)
+        self.batch_size, self.workers = batch_size, workers
+        self.waited = 0.0
+        """Seconds that the caller has waited for batches so far."""
+        self._views = _Views(images, labels, data.colour_pca, S, crop, flip, colour_shift, seed)
+        self._sampler = _Sampler(images, batch_size, seed, rank, ranks)
+        self._loader: DataLoader[Batch] | None = None
+        if workers:
+            self._loader = parallel(
+                self._views, self._sampler, workers, persistent_workers=True, pin_memory=pin
+            )
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.images) // self.batch_size)
+        return self._sampler.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from number `start` on; each image comes once an epoch."""
-        order = self._rng(epoch).permutation(len(self.images))
-        for step in range(start, self.steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            views = [self._view(int(index), epoch) for index in chosen]
-            images = np.stack([image for image, _ in views]).transpose(0, 3, 1, 2)
-            shifts = np.stack([shift for _, shift in views])
-            yield Batch(
-                # H×W×3 in memory, so channels_last as it stands
-                images=torch.from_numpy(images),
-                shifts=torch.from_numpy(shifts)[:, :, None, None],
-                labels=self.labels[torch.from_numpy(chosen)],
-            )
+        """The batches of an epoch, from number `start` on; each image comes once an epoch.
 
-    def _view(self, index: int, epoch: int) -> tuple[Pixels, np.ndarray]:
-        rng = self._rng(epoch, index + 1)
+        Raises:
+            RunError: when a worker dies.
+        """
+        self.load_state_dict({"epoch": epoch, "step": start})
+        return iter(self)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch that the state says."""
+        batches = iter(self._batches())
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            self._sampler.step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the caller is: the epoch, and the step that comes next."""
+        return self._sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where `state_dict` was called, here or in another process."""
+        self._sampler.load_state_dict(state)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._loader = None
+
+    def _batches(self) -> Iterable[Batch]:
+        if self._loader is None:
+            return (self._views[request] for request in self._sampler)
+        return watched(self._loader, self.workers)
+
+
+class _Sampler:
+    """Which images make the batches of an epoch, for one rank of several."""
+
+    def __init__(
+        self, images: Sequence[Pixels], batch_size: int, seed: int, rank: int, ranks: int
+    ) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.rank, self.ranks = rank, ranks
+        self.epoch = self.step = 0
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.step = state["epoch"], state["step"]
+
+    def __iter__(self) -> Iterator[_Request]:
+        images, epoch = self.images, self.epoch
+        rng = _rng(self.seed, epoch)
+        in_files = images if isinstance(images, EncodedImages) else None
+        order = in_files.order(rng) if in_files is not None else rng.permutation(len(images))
+        batches = [
+            np.array_split(order[step * self.batch_size : (step + 1) * self.batch_size], self.ranks)
+            for step in range(self.step, self.steps)
+        ]
+        own = [shares[self.rank] for shares in batches]
+        if in_files is None or not in_files.sequential or not own:
+            yield from (_Request(epoch, indices, None) for indices in own)
+            return
+        # One process reads a shard from its beginning to its end; the workers decode.
+        contents = read_ahead(in_files.stream(np.concatenate(own)), 2 * self.batch_size)
+        for indices in own:
+            yield _Request(epoch, indices, [next(contents) for _ in indices])
+
+
+class _Views(torch.utils.data.Dataset[Batch]):
+    """From a request to a batch, in whatever process."""
+
+    def __init__(
+        self,
+        images: Sequence[Pixels],
+        labels: Tensor,
+        pca: ColourPCA,
+        S: Scale,  # noqa: N803
+        crop: int,
+        flip: bool,
+        colour_shift: float,
+        seed: int,
+    ) -> None:
+        self.images, self.labels, self.pca, self.S, self.crop = images, labels, pca, S, crop
+        self.flip, self.colour_shift, self.seed = flip, colour_shift, seed
+
+    def __getitem__(self, request: _Request) -> Batch:
+        contents: Sequence[bytes | InputError | None]
+        contents = request.contents or [None] * len(request.indices)
+        views, shifts, good, bad = [], [], [], []
+        for index, content in zip(request.indices.tolist(), contents, strict=True):
+            try:
+                view, shift = self._view(index, request.epoch, content)
+            except InputError as error:
+                bad.append((index, str(error)))
+            else:
+                views.append(view)
+                shifts.append(shift)
+                good.append(index)
+        images = np.stack(views) if views else np.empty((0, self.crop, self.crop, 3), np.uint8)
+        return Batch(
+            # H×W×3 in memory, so channels_last as it stands
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
+            shifts=torch.from_numpy(np.reshape(shifts, (-1, 3, 1, 1)).astype(np.float32)),
+            labels=self.labels[good],
+            bad=tuple(bad),
+        )
+
+    def _view(
+        self, index: int, epoch: int, content: bytes | InputError | None
+    ) -> tuple[Pixels, NDArray[np.float32]]:
+        rng = _rng(self.seed, epoch, index + 1)
         side = self.S if isinstance(self.S, int) else jittered_side(self.S, rng)
-        # Nothing to do for an image that was kept in this size.
-        image = random_crop(rescale(self.images[index], side), self.crop, rng)
+        images = self.images
+        if isinstance(content, InputError):
+            raise content
+        if isinstance(images, EncodedImages):
+            opened = (
+                images.open(index)
+                if content is None
+                else EncodedImage(content, images.where(index))
+            )
+            window = random_window(*scaled_size(*opened.shape, side), self.crop, rng)
+            view = opened.window(side, window)
+        else:
+            # Nothing to do for an image that was kept in this size.
+            image = rescale(images[index], side)
+            top, left, height, width = random_window(image.shape[0], image.shape[1], self.crop, rng)
+            view = image[top : top + height, left : left + width]
         if self.flip:
-            image = random_flip(image, rng)
-        return image, self.pca.shift(rng, self.colour_shift)
+            view = random_flip(view, rng)
+        return view, self.pca.shift(rng, self.colour_shift)
 
-    def _rng(self, epoch: int, stream: int = 0) -> np.random.Generator:
-        """Stream 0 of an epoch orders its images; stream i + 1 belongs to image i."""
-        # Philox counts in the low words; the high ones keep the streams apart.
-        return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, stream, epoch]))
+
+def _rng(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
+    """Stream 0 of an epoch orders its images; stream i + 1 belongs to image i."""
+    # Philox counts in the low words; the high ones keep the streams apart.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, stream, epoch]))

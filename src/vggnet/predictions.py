@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggnet import checkpoint
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
 from vggnet.errors import InputError
-from vggnet.evaluate import Posteriors, check_scales, combined, mean, measure
+from vggnet.evaluate import (
+    Measured,
+    OnBad,
+    Posteriors,
+    check_scales,
+    combined,
+    mean,
+    measure,
+)
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
-from vggnet.scoring import Result, confused_pairs, errors
+from vggnet.scoring import Result, confused_pairs
 
 _SHOWN = 5
 
@@ -28,6 +37,8 @@ def evaluate_files(
     flips: bool = True,
     device: str = "cpu",
     cache: str | Path | None = None,
+    workers: int = 0,
+    on_bad: OnBad | None = None,
     progress: bool = False,
 ) -> tuple[Result, Posteriors, float | None]:
     """The error of one net, or of several fused by averaging their posteriors (§4.4).
@@ -41,6 +52,7 @@ def evaluate_files(
         method, averaging, flips: as for `evaluate.posteriors`.
         device: cpu or cuda.
         cache: folder where posteriors are kept, and taken from.
+        workers, on_bad: as for `evaluate.measure`; the result says how many images are left out.
         progress: show a bar on a terminal.
 
     Returns:
@@ -69,23 +81,33 @@ def evaluate_files(
     if cache is None:
         models = [checkpoint.load(path).to(device) for path in paths]
         began = time.perf_counter()
-        found, fresh = measure(models, data.test.images, wanted, progress=progress), True
+        found = measure(
+            models, data.test.images, wanted, workers=workers, on_bad=on_bad, progress=progress
+        )
+        fresh = True
     else:
         store = PosteriorCache(cache)
-        found = store.measure(paths, data.test, wanted, device=device, progress=progress)
+        found = store.measure(
+            paths,
+            data.test,
+            wanted,
+            device=device,
+            workers=workers,
+            on_bad=on_bad,
+            progress=progress,
+        )
         fresh = store.computed
     seconds = time.perf_counter() - began if fresh else None
     nets = [combined(net, protocol.terms) for net, protocol in zip(found, protocols, strict=True)]
-    fused = mean([net.posteriors for net in nets])
-    n = len(data.test)
-    result = errors(
-        fused,
-        data.test.labels,
-        protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols)),
-        sum(net.forwards for net in nets) / n,
-        sum(net.multiply_adds for net in nets) / n,
+    fused = Measured(
+        mean([net.posteriors for net in nets]),
+        sum(net.forwards for net in nets),
+        sum(net.multiply_adds for net in nets),
     )
-    return result, fused, seconds
+    result = fused.errors(
+        data.test.labels, protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols))
+    )
+    return result, fused.posteriors, seconds
 
 
 def check(path: Path) -> None:
@@ -104,7 +126,7 @@ def check(path: Path) -> None:
 
 
 def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol | Fusion) -> None:
-    """Saves the test images' posteriors, one row an image.
+    """Saves the test images' posteriors, one row an image that could be read.
 
     In an .npz: `name` (the image's file, or its index), `label` and `predicted` (indices of
     `class_names`), `posteriors` (n×K, float32), `class_names`, `protocol` (in words). In a
@@ -116,12 +138,14 @@ def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol |
     """
     check(path)
     part, names = data.test, np.array(data.class_names)
-    image_names = [part.name(i) for i in range(len(part))]
+    read = _read(posteriors)
+    posteriors, labels = posteriors[read], part.labels[read]
+    image_names = [part.name(int(i)) for i in read]
     predicted = posteriors.argmax(axis=1)
     if path.suffix == ".npz":
         arrays: dict[str, Any] = {
             "name": np.array(image_names),
-            "label": part.labels,
+            "label": labels,
             "predicted": predicted,
             "posteriors": posteriors.astype(np.float32),
             "class_names": names,
@@ -137,10 +161,10 @@ def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol |
         table = pa.table(
             {
                 "name": image_names,
-                "label": names[part.labels],
+                "label": names[labels],
                 "predicted": names[predicted],
                 "posterior": posteriors.max(axis=1),
-                "correct": predicted == part.labels,
+                "correct": predicted == labels,
                 "posteriors": list(posteriors.astype(np.float32)),
             }
         ).replace_schema_metadata(
@@ -155,10 +179,15 @@ def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol |
 
 def confusions(posteriors: Posteriors, data: Dataset) -> str:
     """The most confused classes as text; empty where there is no mistake."""
-    names, labels = data.class_names, data.test.labels
-    pairs = confused_pairs(posteriors.argmax(axis=1), labels, _SHOWN)
+    names, read = data.class_names, _read(posteriors)
+    pairs = confused_pairs(posteriors[read].argmax(axis=1), data.test.labels[read], _SHOWN)
     lines = [f"  {names[true]} taken for {names[other]}: {count}" for true, other, count in pairs]
     return "\n".join(["most confused:", *lines]) if lines else ""
+
+
+def _read(posteriors: Posteriors) -> NDArray[np.int64]:
+    """The images that could be read: the others' posteriors are NaN."""
+    return np.flatnonzero(~np.isnan(posteriors[:, 0]))
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:

@@ -17,9 +17,10 @@ from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
 from vggnet.graph import Grid, Run, Settings, grid
 from vggnet.protocols import Term
+from vggnet.readers import default_workers
 from vggnet.results import results_of, weights_of
 from vggnet.runs import read_metrics
-from vggnet.train import best_device, train
+from vggnet.train import OnBadImage, best_device, train
 from vggnet.workers import Task, run_all
 
 
@@ -30,6 +31,8 @@ def reproduce(
     *,
     device: str | None = None,
     jobs: int = 1,
+    workers: int | None = None,
+    on_bad_image: OnBadImage = "skip",
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Trains and tests the paper's grid, and writes results.json, report.html and report.md.
@@ -47,6 +50,8 @@ def reproduce(
         jobs: nodes at a time, each in a process of its own that has its share of the CPU's
             threads (sums then differ in their last bits from those of one job). A script that
             asks for more than one needs `if __name__ == "__main__":`.
+        workers: processes that read images, for each job; by default `readers.default_workers`.
+        on_bad_image: as in `train`; an image that cannot be read in the tests is an error.
         log: gets a line a finished run.
 
     Returns:
@@ -61,7 +66,14 @@ def reproduce(
     whole = grid(data.name, len(data.class_names), data.flip, settings)
     for run in whole.runs:  # before any work
         check_scales(run.config.model, [term.Q for term in whole.terms(run)])
-    _run(whole, data, out, device or best_device(), jobs, log or (lambda _: None))
+    device = device or best_device()
+    if workers is None:
+        workers = default_workers(data.train.images, device, jobs)
+    nodes = {
+        run.name: _Node(run, tuple(whole.terms(run)), out, workers, on_bad_image)
+        for run in whole.runs
+    }
+    _run(whole, nodes, data, out, device, jobs, log or (lambda _: None))
     results = results_of(whole, data, settings, out)
     metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
     mistakes = [data.test.images[mistake["index"]] for mistake in results["mistakes"]]
@@ -79,6 +91,8 @@ class _Node:
     run: Run
     terms: tuple[Term, ...]
     out: Path
+    workers: int
+    on_bad_image: OnBadImage
 
     def __call__(
         self,
@@ -99,6 +113,8 @@ class _Node:
             log=say,
             label=label,
             progress=progress,
+            workers=self.workers,
+            on_bad_image=self.on_bad_image,
         )
         cache = PosteriorCache(self.out / "posteriors")
         cache.measure(
@@ -106,16 +122,22 @@ class _Node:
             data.test,
             [self.terms],
             device=device,
+            workers=self.workers,
             label=f"{label} tests",
             progress=progress,
         )
 
 
 def _run(
-    whole: Grid, data: Dataset, out: Path, device: str, jobs: int, log: Callable[[str], None]
+    whole: Grid,
+    nodes: dict[str, _Node],
+    data: Dataset,
+    out: Path,
+    device: str,
+    jobs: int,
+    log: Callable[[str], None],
 ) -> None:
     """Every run of the grid, trained and measured."""
-    nodes = {run.name: _Node(run, tuple(whole.terms(run)), out) for run in whole.runs}
     runs = {run.name: run for run in whole.runs}
 
     def finished(name: str) -> None:

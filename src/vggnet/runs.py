@@ -68,7 +68,7 @@ class RunFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.out}: cannot be written ({error.strerror})") from None
+            raise checkpoint.write_error(self.out, error) from None
         with _lock(self.out) as ours:
             if not ours:
                 raise InputError(
@@ -98,7 +98,7 @@ class RunFolder:
                 with self.metrics.open("w") as metrics:
                     self.save(model, optimizer, progress, metrics)
             except OSError as error:
-                raise InputError(f"{self.out}: cannot be written ({error.strerror})") from None
+                raise checkpoint.write_error(self.out, error) from None
             return
         try:
             self._resume(model, optimizer, progress)

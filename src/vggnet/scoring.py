@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggnet.errors import InputError
 from vggnet.protocols import Fusion, Protocol
 
 Z = 1.959963984540054
@@ -26,6 +27,8 @@ class Result:
     forwards_per_image: float | None = None
     """Views that went through a net, coinciding crops of a scale counted once."""
     multiply_adds_per_image: float | None = None
+    unread: int = 0
+    """Images that could not be read; they are not among the n."""
 
     def __str__(self) -> str:
         def one(error: float, bounds: tuple[float, float]) -> str:
@@ -35,6 +38,8 @@ class Result:
             f"top-1 error {one(self.top1, self.top1_interval)}, "
             f"top-5 error {one(self.top5, self.top5_interval)} (95 % intervals), n={self.n}\n"
             f"protocol: {self.protocol}"
+            + f"\nnot counted: {self.unread:,} images that cannot be read"
+            * bool(self.unread)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -52,14 +57,20 @@ def errors(
     """Counts errors: an image is right in top-k when its class is among the k highest (§4).
 
     Args:
-        posteriors: n×K.
+        posteriors: n×K; a row of NaN is an image that could not be read.
         labels: n, each 0 to K - 1.
         protocol: what the posteriors come from.
         forwards: of a net, an image, if known.
         multiply_adds: an image, if known.
+
+    Raises:
+        InputError: when no image could be read.
     """
-    rank = ranks(posteriors, labels)
-    n = len(labels)
+    read = ~np.isnan(posteriors[:, 0])
+    rank = ranks(posteriors[read], labels[read])
+    n = int(read.sum())
+    if not n:
+        raise InputError("no images to evaluate on: there are none, or none that can be read")
     wrong1, wrong5 = int((rank >= 1).sum()), int((rank >= 5).sum())
     return Result(
         protocol=protocol,
@@ -70,6 +81,7 @@ def errors(
         top5_interval=wilson(wrong5, n),
         forwards_per_image=forwards,
         multiply_adds_per_image=multiply_adds,
+        unread=len(read) - n,
     )
 
 

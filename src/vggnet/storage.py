@@ -1,56 +1,53 @@
 """Where files lie, on this machine or anywhere that fsspec reaches, and images that stay there."""
 
 import os
+import stat
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Self, overload
+from typing import BinaryIO, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
 from vggnet.images import EncodedImage, Pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A file or folder by its URL, such as s3://bucket/images: what `Path` is for local ones."""
-
-    url: str
-
-    def __truediv__(self, name: str) -> "Remote":
-        return Remote(f"{self.url.rstrip('/')}/{name}" if name else self.url)
-
-    def __str__(self) -> str:
-        return self.url
-
-    @property
-    def name(self) -> str:
-        return self.url.rstrip("/").rpartition("/")[2]
-
+from vggnet.remote import Remote, ask, facts_of, listed, stamp_of
 
 Place = Path | Remote
 
+_CHUNK = 1 << 16  # names at a time
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+
+class Entry(NamedTuple):
     """What a folder holds."""
 
     name: str
     is_folder: bool
+    """Or a link to one."""
+    is_link: bool
 
 
 def place_of(spec: str) -> Place:
-    """A URL as fsspec takes it (it has ://), or a local path, where ~ is the home folder."""
-    if "://" in spec:
-        return Remote(spec)
+    """A URL as fsspec takes it, or a local path, where ~ is the home folder.
+
+    file:// is a local path too, which is read without fsspec.
+    """
+    local = spec.removeprefix("file://").removeprefix("local://")
+    if "://" in local:
+        return Remote(local)
     try:
-        return Path(spec).expanduser()
+        return Path(local).expanduser()
     except (RuntimeError, ValueError):  # no such user
-        return Path(spec)
+        return Path(local)
 
 
 class Names(Sequence[str]):
@@ -64,10 +61,19 @@ class Names(Sequence[str]):
         self._blob, self._ends = blob, ends
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> "Names":
+    def of(cls, names: Iterable[str]) -> "Names":
         encoded = [name.encode() for name in names]
         blob = np.frombuffer(b"".join(encoded), np.uint8)
         return cls(blob, np.cumsum([len(name) for name in encoded], dtype=np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Names"]) -> "Names":
+        """The names of one after those of the other."""
+        if not parts:
+            return cls.of([])
+        starts = np.cumsum([0, *(len(part._blob) for part in parts)])
+        ends = [part._ends + start for part, start in zip(parts, starts[:-1], strict=True)]
+        return cls(np.concatenate([part._blob for part in parts]), np.concatenate(ends))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -85,9 +91,41 @@ class Names(Sequence[str]):
         start = self._ends[index - 1] if index else 0
         return self._blob[start : self._ends[index]].tobytes().decode()
 
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for first in range(0, len(self), _CHUNK):
+            ends = self._ends[first : first + _CHUNK].tolist()
+            base, block = start, self._blob[start : ends[-1]].tobytes()
+            for end in ends:
+                yield block[start - base : end - base].decode()
+                start = end
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Names):
+            return NotImplemented
+        same = np.array_equal(self._ends, other._ends)
+        return same and np.array_equal(self._blob, other._blob)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Names({len(self):,})"
+
     def subset(self, chosen: NDArray[np.int64]) -> "Names":
         """The names of these indices, in their order."""
-        return Names.of([self[int(i)] for i in chosen])
+        ends = self._ends[chosen]
+        starts = np.concatenate([[0], self._ends])[:-1][chosen]
+        lengths = ends - starts
+        new_ends = np.cumsum(lengths, dtype=np.int64)
+        new_starts = new_ends - lengths
+        blob = np.empty(int(lengths.sum()), np.uint8)
+        for first in range(0, len(chosen), _CHUNK):
+            piece = slice(first, first + _CHUNK)
+            begin, end = new_starts[piece][0], new_ends[piece][-1]
+            # Each new byte's place in the old block.
+            shift = np.repeat(starts[piece] - new_starts[piece], lengths[piece])
+            blob[begin:end] = self._blob[np.arange(begin, end) + shift]
+        return Names(blob, new_ends)
 
 
 class EncodedImages(Sequence[Pixels]):
@@ -132,7 +170,7 @@ class EncodedImages(Sequence[Pixels]):
 
     @abstractmethod
     def stamps(self) -> Iterator[tuple[str, int, int]]:
-        """Each image's name, size in bytes, and its file's time of change in nanoseconds.
+        """Each image's name, size in bytes, and its file's time of change: see `stamp`.
 
         Raises:
             InputError: for a file that is gone or cannot be reached.
@@ -142,9 +180,13 @@ class EncodedImages(Sequence[Pixels]):
         """A random order for an epoch of training: a permutation of the indices."""
         return rng.permutation(len(self))
 
-    def stream(self, order: NDArray[np.int64]) -> Iterator[bytes]:
-        """What `read` gives for each index of an order, or of an order's rest."""
-        return (self.read(int(index)) for index in order)
+    def stream(self, order: NDArray[np.int64]) -> Iterator[bytes | InputError]:
+        """What `read` gives or raises for each index of an order, or of an order's rest."""
+        for index in order.tolist():
+            try:
+                yield self.read(index)
+            except InputError as error:
+                yield error
 
 
 def entries(folder: Place) -> list[Entry]:
@@ -154,22 +196,16 @@ def entries(folder: Place) -> list[Entry]:
         InputError: for a folder that is not there or cannot be read, or a name that is not UTF-8.
     """
     if isinstance(folder, Remote):
-        with_details = _remote(folder, lambda system, path: system.ls(path, detail=True))
-        found = [
-            Entry(entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory")
-            for entry in with_details
-        ]
-        # Some systems list a folder itself among what it holds.
         return [
-            entry
-            for entry in found
-            if entry.name and entry.name != folder.name and not entry.name.startswith(".")
+            Entry(_utf8(folder, name), facts["type"] == "directory", False)
+            for name, facts in listed(folder).items()
+            if name and not name.startswith(".")
         ]
     try:
-        with os.scandir(folder) as listed:
+        with os.scandir(folder) as found:
             return [
-                Entry(_utf8(folder, entry.name), _is_folder(entry))
-                for entry in listed
+                Entry(_utf8(folder, entry.name), _is_folder(entry), entry.is_symlink())
+                for entry in found
                 if not entry.name.startswith(".")
             ]
     except OSError as error:
@@ -185,19 +221,20 @@ def is_file(place: Place) -> bool:
         InputError: when that cannot be known, for want of permission.
     """
     if isinstance(place, Remote):
-        found: bool = _remote(place, lambda system, path: system.isfile(path))
-        return found
-    try:
+        facts = facts_of(place)
+        return facts is not None and facts["type"] == "file"
+    with _explained(place):
         return place.is_file()
-    except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror}): may you read it?") from None
 
 
 def exists(place: Place) -> bool:
-    """Whether there is anything of that name."""
+    """Whether there is anything of that name.
+
+    Raises:
+        InputError: when a file system that is not local cannot be asked.
+    """
     if isinstance(place, Remote):
-        found: bool = _remote(place, lambda system, path: system.exists(path))
-        return found
+        return facts_of(place) is not None
     return os.path.lexists(place)
 
 
@@ -205,17 +242,13 @@ def read(place: Place) -> bytes:
     """What a file holds.
 
     Raises:
-        InputError: for a file that is missing or cannot be read.
+        InputError: for a file that is missing, cannot be read, or is none but a pipe, say, which
+            could be waited for in vain.
     """
     if isinstance(place, Remote):
-        content: bytes = _remote(place, lambda system, path: system.cat_file(path))
-        return content
-    try:
-        return place.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{place}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror})") from None
+        return ask(place, lambda system, path: bytes(system.cat_file(path)))
+    with open_file(place) as file, _explained(place):
+        return file.read()
 
 
 def open_file(place: Place) -> BinaryIO:
@@ -225,60 +258,71 @@ def open_file(place: Place) -> BinaryIO:
         InputError: as `read`.
     """
     if isinstance(place, Remote):
-        file: BinaryIO = _remote(place, lambda system, path: system.open(path, "rb"))
+        file: BinaryIO = ask(place, lambda system, path: system.open(path, "rb"))
         return file
-    try:
+    with _explained(place):
+        kind = stat.S_IFMT(place.stat().st_mode)
+        if kind != stat.S_IFREG:
+            raise InputError(f"{place}: is {_KINDS.get(kind, 'special')}, not a file: remove it")
         return place.open("rb")
-    except FileNotFoundError:
-        raise InputError(f"{place}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror})") from None
 
 
 def stamp(place: Place) -> tuple[int, int]:
-    """A file's size in bytes and its time of change in nanoseconds, 0 where there is none.
+    """A file's size in bytes, and its time of change in nanoseconds.
+
+    Of files that are not local, the latter is a number that changes with whatever their system
+    tells changed files by: an ETag, a time; 0 where it has none.
 
     Raises:
         InputError: for a file that is gone or cannot be reached.
     """
     if isinstance(place, Remote):
-        facts = _remote(place, lambda system, path: system.info(path))
-        return int(facts["size"] or 0), 0
+        facts = facts_of(place)
+        if facts is None:
+            raise InputError(f"{place}: no such file")
+        return stamp_of(facts)
+    return _local_stamp(str(place))
+
+
+def _local_stamp(path: str) -> tuple[int, int]:
     try:
-        status = place.stat()
+        status = os.stat(path)  # noqa: PTH116 - of a million files, pathlib's takes twice as long
     except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     return status.st_size, status.st_mtime_ns
 
 
-def _remote(place: Remote, ask: Any) -> Any:
-    """Asks the file system of a URL; whatever it raises becomes an InputError."""
-    # A file system's connections do not survive a fork: each process makes its own.
+def stamps(root: Place, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """The names of files in a folder and those below it, with the `stamp` of each.
+
+    Where the files are not local, each folder is asked once, not each file.
+
+    Raises:
+        InputError: for a file that is gone or cannot be reached.
+    """
+    if isinstance(root, Path):
+        for name in names:
+            yield (name, *_local_stamp(f"{root}/{name}"))
+        return
+    parent, found = None, {}
+    for name in names:
+        above, _, last = name.rpartition("/")
+        if above != parent:
+            parent, found = above, {n: stamp_of(facts) for n, facts in listed(root / above).items()}
+        if last not in found:
+            raise InputError(f"{root / name}: no such file")
+        yield (name, *found[last])
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """What goes wrong with a local file as one InputError that names it."""
     try:
-        system, path = _system(place.url.partition("://")[0] + "://", os.getpid()), place.url
-        return ask(system, system._strip_protocol(path))
+        yield
     except FileNotFoundError:
-        raise InputError(f"{place}: no such file or folder") from None
-    except InputError:
-        raise
-    except Exception as error:  # each file system has exceptions of its own
-        raise InputError(
-            f"{place}: cannot be read ({type(error).__name__}: {error}): is the URL right, and "
-            "may you read it?"
-        ) from None
-
-
-@lru_cache
-def _system(protocol: str, process: int) -> Any:
-    import fsspec
-
-    name = protocol.removesuffix("://")
-    try:
-        return fsspec.filesystem(name)
-    except ValueError:
-        raise InputError(f"{protocol}: no file system that fsspec knows: give a path, or a URL such as s3://bucket/folder") from None
-    except ImportError as error:
-        raise InputError(f"{protocol}: {error}") from None
+        raise InputError(f"{place}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read ({error.strerror}): may you read it?") from None
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -288,7 +332,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         raise InputError(f"{entry.path}: cannot be read ({error.strerror}): remove it") from None
 
 
-def _utf8(folder: Path, name: str) -> str:
+def _utf8(folder: Place, name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:  # it could be in no report

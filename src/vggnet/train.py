@@ -3,10 +3,11 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +15,30 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vggnet import checkpoint, initialize
-from vggnet.datasets import Dataset
+from vggnet.bad_images import BadImages
+from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
 from vggnet.model import VGG, FullyConnected, Provenance, empty
 from vggnet.protocols import single_scale
+from vggnet.readers import default_workers
 from vggnet.recipes import Plateau, TrainConfig
 from vggnet.runs import Progress, RunFolder
+from vggnet.stopping import Stop, Stopped, stoppable
 
 _CHECKPOINT_SECONDS = 600.0
 _STEPS_PER_READ = 20
 """Losses stay on a GPU for so many steps, so that it is not stopped for each one."""
+_BAD_IN_A_ROW = 100
+"""So many images that cannot be read, in whole batches: the data set has gone, not some files."""
+_WAITED_TOO_LONG = 0.05
+
+OnBadImage = Literal["skip", "stop"]
+
+
+class _UnreadableError(RunError):
+    """Images cannot be read, and the run does not go on without them; its state is saved."""
 
 
 def train(
@@ -38,12 +51,15 @@ def train(
     log: Callable[[str], None] | None = None,
     label: str | None = None,
     progress: bool = True,
+    workers: int | None = None,
+    on_bad_image: OnBadImage = "skip",
 ) -> Path:
     """Trains a net and writes `weights.safetensors` and `metrics.jsonl` into a folder.
 
     A run that was stopped goes on from its last checkpoint (every epoch, and every ten minutes in
     a long one) and ends with the weights and metrics of a run that was never stopped. A run that
-    is finished is left as it is.
+    is finished is left as it is. SIGINT (Ctrl-C) and SIGTERM let the step end and save a
+    checkpoint; the second of them ends the process at once.
 
     Args:
         config: every value of the run.
@@ -54,6 +70,10 @@ def train(
         log: gets a line an epoch.
         label: shown before the progress bar; the net's name by default.
         progress: show a bar where standard error is a terminal.
+        workers: processes that read images; by default `readers.default_workers`.
+        on_bad_image: an image that cannot be read in the course of the run is left out of its
+            batch, or of the validation, and written to `bad-images.jsonl` (skip), or ends the run
+            (stop). `index.checked` finds bad images before.
 
     Returns:
         The path of the weight file.
@@ -61,8 +81,12 @@ def train(
     Raises:
         InputError: when data and net do not fit, or `out` holds a run of another recipe, or
             another process trains in it.
-        RunError: when the loss is not finite.
+        RunError: when the loss is not finite, an image cannot be read and `on_bad_image` is stop,
+            or none can be.
+        Stopped: after SIGINT or SIGTERM; it is a KeyboardInterrupt.
     """
+    if on_bad_image not in get_args(OnBadImage):
+        raise InputError(f"on_bad_image {on_bad_image!r} is not known: take skip or stop")
     config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
     place = torch.device(device or best_device())
     folder = RunFolder(Path(out), provenance(config, data, parent))
@@ -76,8 +100,11 @@ def train(
         with folder.locked():
             if folder.is_finished():  # by another process, which had the folder until now
                 return folder.weights
-            run = _Run(config, data, folder, model, place)
-            run.go(log, label or config.model.title, progress)
+            if workers is None:
+                workers = default_workers(data.train.images, place.type)
+            with stoppable() as stop:
+                run = _Run(config, data, folder, model, place, stop, workers, on_bad_image)
+                run.go(log or _silent, label or config.model.title, progress)
     return folder.weights
 
 
@@ -138,8 +165,13 @@ class _Run:
         folder: RunFolder,
         model: VGG,
         device: torch.device,
+        stop: Stop,
+        workers: int,
+        on_bad_image: OnBadImage,
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.stop, self.workers, self.on_bad_image = stop, workers, on_bad_image
+        self.bad = BadImages(folder.out / "bad-images.jsonl")
         self.model = model
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
@@ -149,9 +181,11 @@ class _Run:
             weight_decay=config.weight_decay,
         )
         self.progress = Progress(Plateau(config.patience, config.divisions))
+        self.pending: list[tuple[int, Tensor, Tensor, int]] = []
+        self.bad_in_a_row, self.waited = 0, 0.0
         folder.start_or_resume(self.model, self.optimizer, self.progress)
 
-    def go(self, log: Callable[[str], None] | None, label: str, show: bool) -> None:
+    def go(self, log: Callable[[str], None], label: str, show: bool) -> None:
         config, progress = self.config, self.progress
         images = TrainingImages(
             self.data,
@@ -161,6 +195,8 @@ class _Run:
             flip=config.flip,
             colour_shift=config.colour_shift,
             seed=config.seed,
+            workers=self.workers,
+            pin=self.device.type == "cuda",
         )
         per_epoch = len(self.data.train)
         bar = tqdm(
@@ -171,13 +207,23 @@ class _Run:
             leave=False,
             disable=None if show else True,  # None: where standard error is no terminal
         )
-        with bar, self.folder.metrics.open("r+") as metrics:
-            metrics.seek(0, 2)
-            over = progress.epoch >= config.epochs
-            while not over:
-                self._train_epoch(images, metrics, bar)
-                over = self._end_epoch(metrics, log)
-        self.folder.finish(self.model)
+        try:
+            with bar, self.folder.metrics.open("r+") as metrics:
+                metrics.seek(0, 2)
+                over = progress.epoch >= config.epochs
+                while not over:
+                    self._train_epoch(images, metrics, bar)
+                    over = self._end_epoch(metrics, bar, log)
+            self.folder.finish(self.model)
+        except OSError as error:  # of metrics.jsonl, or in starting workers
+            raise RunError(
+                f"{self.folder.out}: {error.strerror or error}; the last checkpoint is intact: "
+                "with that mended, the same command goes on"
+            ) from None
+        finally:
+            images.close()
+        if self.bad.count:
+            log(f"{self.bad.count:,} images could not be read and were left out: {self.bad.path}")
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
         progress = self.progress
@@ -185,25 +231,51 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self._train_mode()
-        pending: list[tuple[int, Tensor, Tensor, int]] = []
-        wait = 1 if self.device.type == "cpu" else _STEPS_PER_READ
-        saved = time.monotonic()
-        for step, batch in enumerate(
-            images.epoch(progress.epoch, progress.step), start=progress.step
-        ):
-            total_step = progress.epoch * images.steps + step
-            # Dropout's draw depends on nothing but seed and step, so a resumed run repeats it.
-            torch.manual_seed((self.config.seed << 32) + total_step)
-            loss, wrong = self._step(batch)
-            pending.append((total_step, loss, wrong, len(batch.labels)))
-            progress.step = step + 1
-            due = time.monotonic() - saved > _CHECKPOINT_SECONDS
-            if len(pending) == wait or progress.step == images.steps or due:
-                self._write_losses(pending, rate, metrics, bar)
-                pending.clear()
-            if due:
-                self._save(metrics)
-                saved = time.monotonic()
+        write_every = 1 if self.device.type == "cpu" else _STEPS_PER_READ
+        saved = began = time.monotonic()
+        waited = images.waited
+        batches = images.epoch(progress.epoch, progress.step)
+        try:
+            while (batch := self._next(batches)) is not None:
+                self._note_bad(batch)
+                total_step = progress.epoch * images.steps + progress.step
+                if len(batch.labels):
+                    # Dropout's draw depends on nothing but seed and step: a resumed run repeats it.
+                    torch.manual_seed((self.config.seed << 32) + total_step)
+                    self.pending.append((total_step, *self._step(batch), len(batch.labels)))
+                progress.step += 1
+                if len(self.pending) >= write_every:
+                    self._write_losses(metrics, bar)
+                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    self._save(metrics, bar)
+                    saved = time.monotonic()
+            self._write_losses(metrics, bar)
+        except (Stopped, _UnreadableError):
+            self._save(metrics, bar)
+            raise
+        self.waited = (images.waited - waited) / (time.monotonic() - began)
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch; a signal, in the step before or in waiting now, raises Stopped."""
+        with self.stop.at_once():
+            return next(batches, None)
+
+    def _note_bad(self, batch: Batch) -> None:
+        for index, reason in batch.bad:
+            self._bad_image(self.data.train, index, reason)
+        self.bad_in_a_row = 0 if len(batch.labels) else self.bad_in_a_row + len(batch.bad)
+        if self.bad_in_a_row >= _BAD_IN_A_ROW:
+            raise _UnreadableError(
+                f"the last {self.bad_in_a_row} images could not be read, at last "
+                f"{batch.bad[-1][1]}: is the data set still there? The same command goes on"
+            )
+
+    def _bad_image(self, part: Part, index: int, reason: str) -> None:
+        if self.on_bad_image == "stop":
+            raise _UnreadableError(f"{reason}; --on-bad-image skip leaves such images out")
+        path = part.where(index)
+        where = {"epoch": self.progress.epoch, "step": self.progress.step}
+        self.bad.add(path, reason.removeprefix(f"{path}: "), **where)
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -224,10 +296,11 @@ class _Run:
         self.optimizer.step()
         return loss.detach(), (scores.detach().argmax(dim=1) != labels).sum()
 
-    def _write_losses(
-        self, pending: list[tuple[int, Tensor, Tensor, int]], rate: float, metrics: Any, bar: Any
-    ) -> None:
-        epoch = self.progress.epoch
+    def _write_losses(self, metrics: Any, bar: Any) -> None:
+        pending, epoch = self.pending, self.progress.epoch
+        if not pending:
+            return
+        rate = self.optimizer.param_groups[0]["lr"]
         losses = torch.stack([loss for _, loss, _, _ in pending]).tolist()
         wrongs = torch.stack([wrong for _, _, wrong, _ in pending]).tolist()
         for (step, _, _, n), loss, wrong in zip(pending, losses, wrongs, strict=True):
@@ -242,31 +315,52 @@ class _Run:
             record = {"kind": "train", "epoch": epoch, "step": step, "loss": loss}
             metrics.write(json.dumps(record | {"error": error, "learning_rate": rate}) + "\n")
             bar.update(n)
+        pending.clear()
         bar.set_postfix(epoch=epoch, loss=f"{losses[-1]:.3f}", error=f"{error:.1f}%")
 
-    def _end_epoch(self, metrics: Any, log: Callable[[str], None] | None) -> bool:
+    def _end_epoch(self, metrics: Any, bar: Any, log: Callable[[str], None]) -> bool:
         """Validates, moves the schedule, saves; True when training is over."""
         progress = self.progress
-        result = evaluate(
-            self.model, self.data.validation, scales=[single_scale(self.config.S)], flips=False
-        )
+        part = self.data.validation
+        try:
+            with self.stop.at_once():
+                result = evaluate(
+                    self.model,
+                    part,
+                    scales=[single_scale(self.config.S)],
+                    flips=False,
+                    workers=self.workers,
+                    on_bad=partial(self._bad_image, part),
+                )
+        except (Stopped, _UnreadableError):
+            self._save(metrics, bar)
+            raise
         record = {"kind": "validation", "epoch": progress.epoch, "error": result.top1}
+        if result.unread:
+            record |= {"n": result.n, "unread": result.unread}
         metrics.write(json.dumps(record) + "\n")
         divided = progress.plateau.divisions
         over = progress.plateau.update(result.top1)
-        note = " (learning rate divided by 10)" * (progress.plateau.divisions > divided)
-        line = f"epoch {progress.epoch}: validation error {result.top1:.2f} %{note}"
+        line = f"epoch {progress.epoch}: validation error {result.top1:.2f} %"
+        line += f" of {result.n:,} images, {result.unread} not readable" * bool(result.unread)
+        line += " (learning rate divided by 10)" * (progress.plateau.divisions > divided)
+        if self.waited > _WAITED_TOO_LONG:
+            line += f", {self.waited:.0%} of the time waiting for images: more --workers may help"
         progress.epoch, progress.step = progress.epoch + 1, 0
         over = over or progress.epoch >= self.config.epochs
         if over:
             progress.epoch = self.config.epochs
-        self._save(metrics)
-        if log:
-            log(line)
+        self._save(metrics, bar)
+        log(line)
         return over
 
-    def _save(self, metrics: Any) -> None:
+    def _save(self, metrics: Any, bar: Any) -> None:
+        self._write_losses(metrics, bar)  # first: a loss that is not finite is not to be saved
         self.folder.save(self.model, self.optimizer, self.progress, metrics)
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def best_device() -> str:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from vggnet.errors import InputError, RunError
+from vggnet.stopping import Stopped
 
 
 class Job(Protocol):
@@ -38,7 +39,8 @@ def run_all(
 ) -> None:
     """Runs tasks, each when those before it are done, the first of the list that can run first.
 
-    Processes end with the caller, also where that is killed. CPU threads are shared out evenly,
+    Processes end with the caller, also where that is killed; where it is stopped, a training in
+    them ends its step and saves its state first. CPU threads are shared out evenly,
     and GPUs given out in turn.
 
     Args:
@@ -64,9 +66,8 @@ def run_all(
     try:
         for slot in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_work, args=(theirs, slot, threads, device), daemon=True
-            )
+            # Not daemons, which may have no processes of their own to read images.
+            process = context.Process(target=_work, args=(theirs, slot, threads, device))
             process.start()
             theirs.close()
             processes.append(process)
@@ -147,7 +148,7 @@ def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
                 pipe.send(("error", RunError(why)))
             else:
                 pipe.send(("done", None))
-    except (EOFError, BrokenPipeError):  # the caller has gone
+    except (EOFError, BrokenPipeError, Stopped):  # the caller has gone, or ends this process
         return
 
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from vggnet.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vggnet.datasets import Dataset
+    from vggnet.index import PartName
 
 DATA = "digits, fashion-mnist, fashion-mnist:DIR, or a folder of images by class or of ImageNet"
 
@@ -29,6 +32,48 @@ def opened(name: str) -> "Dataset":
     if data.note:
         print(f"{data.name}: {data.note}", file=sys.stderr)
     return data
+
+
+def reading_flags(parser: argparse.ArgumentParser, during: str) -> None:
+    """How images in files are read; `during` says what happens to bad ones in the course of it."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that read images (default: as many as there is use for)",
+    )
+    parser.add_argument(
+        "--on-bad-image",
+        choices=("skip", "stop"),
+        help="what to do about images that cannot be read: leave them out and say so, or stop "
+        f"(default: stop when they are there before; {during})",
+    )
+
+
+def readable(data: "Dataset", parts: "Sequence[PartName]", args: argparse.Namespace) -> "Dataset":
+    """The data set after a look at every image that was not looked at before."""
+    from vggnet.index import checked
+    from vggnet.readers import processors
+
+    return checked(
+        data,
+        parts,
+        on_bad=args.on_bad_image or "stop",
+        workers=processors() if args.workers is None else workers_of(args, data, "cpu"),
+        progress=True,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+
+
+def workers_of(args: argparse.Namespace, data: "Dataset", device: str, jobs: int = 1) -> int:
+    """How many processes read images; by default what suits the machine."""
+    from vggnet.readers import default_workers
+
+    if args.workers is None:
+        return default_workers(data.train.images, device, jobs)
+    if args.workers < 0:
+        raise InputError(f"workers {args.workers} is not 0 or more")
+    workers: int = args.workers
+    return workers
 
 
 def net_flags(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,20 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from vggnet.commands.arguments import DATA, device_flag, device_of, numbers, opened
+from vggnet.commands.arguments import (
+    DATA,
+    device_flag,
+    device_of,
+    numbers,
+    opened,
+    readable,
+    reading_flags,
+    workers_of,
+)
 from vggnet.protocols import Method
 
 if TYPE_CHECKING:
@@ -47,6 +57,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR", help="keep posteriors in this folder, and use them"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    reading_flags(parser, "and when they go bad in the course of it")
     device_flag(parser)
 
 
@@ -59,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
         predictions.check(args.out)
     if args.cache is not None:
         check_writable(args.cache / "posteriors")
-    data = opened(args.data)
+    data = readable(opened(args.data), ("test",), args)
+    device = device_of(args)
     found, posteriors, seconds = predictions.evaluate_files(
         args.weights,
         data,
@@ -67,8 +79,10 @@ def run(args: argparse.Namespace) -> None:
         method=args.method,
         averaging=args.averaging,
         flips=data.flip and not args.no_flips and args.method != "centre-crop",
-        device=device_of(args),
+        device=device,
         cache=args.cache,
+        workers=workers_of(args, data, device),
+        on_bad=_say if args.on_bad_image == "skip" else None,
         progress=True,
     )
     if args.out is not None:
@@ -83,6 +97,10 @@ def run(args: argparse.Namespace) -> None:
         print(text)
     if args.out is not None:
         print(f"posteriors and predictions: {args.out}")
+
+
+def _say(_: int, reason: str) -> None:
+    print(f"left out: {reason}", file=sys.stderr)
 
 
 def _cost(result: "Result", seconds: float | None) -> str:

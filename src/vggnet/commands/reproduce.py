@@ -4,7 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
-from vggnet.commands.arguments import DATA, device_flag, device_of, net_flags, opened, say
+from vggnet.commands.arguments import (
+    DATA,
+    device_flag,
+    device_of,
+    net_flags,
+    opened,
+    readable,
+    reading_flags,
+    say,
+    workers_of,
+)
 from vggnet.errors import InputError
 from vggnet.graph import TABLES, Settings
 
@@ -30,6 +40,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, default=1, help="runs at a time, each a process (default 1)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    reading_flags(parser, "leave out and list those that go bad while a net trains")
     device_flag(parser)
 
 
@@ -49,11 +60,22 @@ def run(args: argparse.Namespace) -> None:
         return
 
     from vggnet import report
+    from vggnet.checkpoint import check_writable
     from vggnet.reproduce import reproduce
 
     log = None if args.json else say
+    device = device_of(args)
+    check_writable(args.out / "results.json")
+    data = readable(opened(args.data), ("train", "validation", "test"), args)
     results = reproduce(
-        opened(args.data), args.out, settings, device=device_of(args), jobs=args.jobs, log=log
+        data,
+        args.out,
+        settings,
+        device=device,
+        jobs=args.jobs,
+        workers=workers_of(args, data, device, args.jobs),
+        on_bad_image=args.on_bad_image or "skip",
+        log=log,
     )
     if args.json:
         print(json.dumps(results, indent=1, ensure_ascii=False))

@@ -4,7 +4,18 @@ import argparse
 from dataclasses import fields, replace
 from pathlib import Path
 
-from vggnet.commands.arguments import DATA, device_flag, device_of, net_flags, numbers, opened, say
+from vggnet.commands.arguments import (
+    DATA,
+    device_flag,
+    device_of,
+    net_flags,
+    numbers,
+    opened,
+    readable,
+    reading_flags,
+    say,
+    workers_of,
+)
 from vggnet.configs import NETS, Config
 from vggnet.protocols import single_scale
 from vggnet.recipes import Scale, TrainConfig, a_256, adaptation, as_scale
@@ -52,6 +63,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
             if name in ("epochs", "batch_size", "learning_rate", "patience")
             else f"{text} (default {value})",
         )
+    reading_flags(parser, "leave out and list those that go bad while it trains")
     device_flag(parser)
 
 
@@ -77,12 +89,30 @@ def run(args: argparse.Namespace) -> None:
     from vggnet.train import train
 
     check(config.init)
-    data = opened(args.data)
+    device = device_of(args)
+    checkpoint.check_writable(args.out / "weights.safetensors")
+    data = readable(opened(args.data), ("train", "validation", "test"), args)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
-    weights = train(config, data, args.out, parent=args.init_from, device=device_of(args), log=say)
-    net = checkpoint.load(weights).to(device_of(args))
+    workers = workers_of(args, data, device)
+    weights = train(
+        config,
+        data,
+        args.out,
+        parent=args.init_from,
+        device=device,
+        log=say,
+        workers=workers,
+        on_bad_image=args.on_bad_image or "skip",
+    )
+    net = checkpoint.load(weights).to(device)
     result = evaluate(
-        net, data.test, scales=[single_scale(config.S)], flips=data.flip, progress=True
+        net,
+        data.test,
+        scales=[single_scale(config.S)],
+        flips=data.flip,
+        workers=workers,
+        on_bad=None if args.on_bad_image == "stop" else lambda i, reason: say(reason),
+        progress=True,
     )
     print(result)
     print(f"weights: {weights}")

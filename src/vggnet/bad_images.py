@@ -1,0 +1,58 @@
+"""`bad-images.jsonl`: the images that could not be read, a line each."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class BadImages:
+    """Writes each image that cannot be read once, with the reason, as a line of JSON.
+
+    The file comes into being with the first of them; what an earlier run wrote there stays, and is
+    not written twice. A file that cannot be written does not end the work: the count still holds.
+
+    Args:
+        path: the file.
+        anew: what an earlier run wrote there is replaced, with the first of this one's.
+    """
+
+    def __init__(self, path: str | Path, *, anew: bool = False) -> None:
+        self.path = Path(path)
+        self._seen: set[str] = set()
+        self._written = set() if anew else _listed(self.path)
+        self._mode = "w" if anew else "a"
+
+    @property
+    def count(self) -> int:
+        """Different images that were added."""
+        return len(self._seen)
+
+    def add(self, path: str | Path, reason: str, **where: Any) -> None:
+        """Notes an image.
+
+        Args:
+            path: its path or name.
+            reason: why it cannot be read.
+            where: further keys of its line, such as `epoch` and `step`; values as JSON has them.
+        """
+        name = str(path)
+        if name in self._seen:
+            return
+        self._seen.add(name)
+        if name in self._written:
+            return
+        line = json.dumps({"path": name, "reason": reason, **where}, ensure_ascii=False)
+        with suppress(OSError), self.path.open(self._mode, encoding="utf-8") as file:
+            self._mode = "a"
+            file.write(line + "\n")
+
+
+def _listed(path: Path) -> set[str]:
+    """The images that a file lists; a line that a crash cut off is none."""
+    found = set()
+    with suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                found.add(str(json.loads(line)["path"]))
+    return found

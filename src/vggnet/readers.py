@@ -1,0 +1,211 @@
+"""Processes and threads that read images, and images for testing."""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vggnet.errors import InputError, RunError
+from vggnet.images import Pixels, rescale
+from vggnet.storage import EncodedImages
+
+_MOST_WORKERS = 16
+_SECONDS_TO_SAVE = 30
+
+
+def default_workers(images: Sequence[Pixels], device: str, processes: int = 1) -> int:
+    """How many processes read images, where nobody says: none for images in memory.
+
+    Beside a GPU one for each processor, 16 at most; beside training on the processors themselves,
+    half of that, which wait most of the time.
+
+    Args:
+        images: what is read.
+        device: where the net is, cpu or cuda.
+        processes: trainings at a time on this machine.
+    """
+    if not isinstance(images, EncodedImages):
+        return 0
+    cores = processors() if device.startswith("cuda") else processors() // 2
+    return max(1, min(_MOST_WORKERS, cores // processes))
+
+
+def processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class TestImages:
+    """Images for testing, in their order, each rescaled to every Q.
+
+    Args:
+        images: in memory or in files.
+        scales: Q in pixels.
+        workers: processes that read, decode and rescale; 0 for this one.
+    """
+
+    __test__ = False  # pytest's names are not ours
+
+    def __init__(self, images: Sequence[Pixels], scales: Sequence[int], workers: int = 0) -> None:
+        self.images, self.scales, self.workers = images, list(scales), workers
+
+    def __iter__(self) -> "Iterator[list[Pixels] | InputError]":
+        """For each image a view a scale, or why it cannot be read.
+
+        Raises:
+            RunError: when a worker dies.
+        """
+        if not self.workers:
+            yield from (self._views(i) for i in range(len(self.images)))
+            return
+        loader = parallel(_Rescaled(self), range(len(self.images)), self.workers, prefetch_factor=8)
+        for views in watched(loader, self.workers):
+            yield views if isinstance(views, InputError) else [view.numpy() for view in views]
+
+    def _views(self, i: int) -> "list[Pixels] | InputError":
+        try:
+            if isinstance(self.images, EncodedImages):
+                opened = self.images.open(i)
+                return [opened.rescaled(scale) for scale in self.scales]
+            image = self.images[i]
+        except InputError as error:
+            return error
+        check_pixels(image, i)
+        return [rescale(image, scale) for scale in self.scales]
+
+
+class _Rescaled(torch.utils.data.Dataset[Any]):
+    """`TestImages` for workers: tensors, which travel in shared memory."""
+
+    def __init__(self, test: TestImages) -> None:
+        self.test = test
+
+    def __getitem__(self, i: int) -> list[Tensor] | InputError:
+        views = self.test._views(i)
+        if isinstance(views, InputError):
+            return views
+        return [torch.from_numpy(np.require(view, requirements="W")) for view in views]
+
+
+def check_pixels(image: Pixels, i: int) -> None:
+    """Raises InputError for an array that is no H×W×3 of uint8; `i` is its index."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8")
+
+
+def shard(n: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    """The indices of `n` test images that one rank of several looks at: each is looked at once."""
+    return np.arange(rank, n, ranks)
+
+
+def parallel(
+    items: "torch.utils.data.Dataset[Any]", requests: Iterable[Any], workers: int, **options: Any
+) -> "DataLoader[Any]":
+    """A loader of `items[request]` for each request, in their order, from worker processes."""
+    with _silent():
+        return DataLoader(
+            items,
+            batch_size=None,
+            sampler=requests,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            worker_init_fn=_leave_signals,
+            # The default generator is training's, for dropout.
+            generator=torch.Generator(),
+            **options,
+        )
+
+
+def watched(loader: "DataLoader[Any]", workers: int) -> Iterator[Any]:
+    """What a loader gives; the death of a worker as a RunError."""
+    try:
+        with _silent():
+            items = iter(loader)
+        yield from items
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            f"a process that reads images died ({str(error).splitlines()[0]}): out of memory, out "
+            f"of shared memory (docker run --shm-size=8g), or a file that crashes its decoder; "
+            f"with fewer than {workers} --workers there is less of the first two, and with 0 the "
+            "last shows itself"
+        ) from None
+
+
+def read_ahead(contents: Iterator[bytes | InputError], count: int) -> Iterator[bytes | InputError]:
+    """The same, read by a thread that is `count` ahead."""
+    ready: queue.Queue[tuple[bytes | InputError | None, BaseException | None]]
+    ready = queue.Queue(maxsize=count)
+    over = threading.Event()
+
+    def put(item: tuple[bytes | InputError | None, BaseException | None]) -> None:
+        while not over.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for content in contents:
+                put((content, None))
+                if over.is_set():
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            content, error = ready.get()
+            if error is not None:
+                raise error
+            if content is None:
+                return
+            yield content
+    finally:
+        over.set()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without PyTorch's word on the number of workers, which is the user's business, and Python's
+    on forking beside threads: a worker uses none of them, nor their locks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")
+        yield
+
+
+def _leave_signals(_: int) -> None:
+    """For a worker: the main process, which they also reach, decides what signals mean.
+
+    Ctrl-C goes to every process of a terminal, and SIGTERM to every one of a service or a job. A
+    worker that outlives SIGTERM by half a minute is stuck, and ends then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a worker raises goes to the main process. Here would appear only that this one has gone
+    # in the midst of taking a batch.
+    sys.excepthook = lambda *_: None
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_SAVE))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

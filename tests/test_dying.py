@@ -1,0 +1,318 @@
+"""Runs that are killed, stopped, or find no room: what they leave, and how they go on."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photos import write_photos
+from vggnet import InputError, RunError, checkpoint
+from vggnet.configs import Config
+from vggnet.datasets import Dataset, open_dataset
+from vggnet.recipes import TrainConfig
+from vggnet.train import train
+
+KILLS = int(os.environ.get("VGGNET_KILLS", "4"))
+EPOCHS = 3
+CONFIG = TrainConfig(
+    Config("A", crop=32, width=1 / 32, num_classes=2), S=(36, 60), batch_size=2, epochs=EPOCHS
+)
+FLAGS = [
+    "--net",
+    "A",
+    "--crop",
+    "32",
+    "--width",
+    "0.03125",
+    "--scale",
+    "36,60",
+    "--batch-size",
+    "2",
+    "--epochs",
+    "3",
+    "--workers",
+    "1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), {"train": 20, "val": 3, "test": 3})
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Dataset:
+    data = open_dataset(str(folder))
+    assert data.mean_rgb  # once for all runs
+    return data
+
+
+@pytest.fixture(scope="module")
+def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that nobody disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(CONFIG, data, out, workers=2)
+    return left_in(out)
+
+
+def left_in(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vggnet.train._CHECKPOINT_SECONDS", 0.0)  # a checkpoint each step
+
+
+@pytest.mark.soak
+def test_killed_at_random_moments_it_ends_as_one_never_killed(
+    data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often(monkeypatch)
+    rng = random.Random(0)
+    kills = 0
+    for run in range(100 * KILLS):
+        out = tmp_path / str(run)
+        while True:
+            process = multiprocessing.get_context("fork").Process(
+                target=train, args=(CONFIG, data, out), kwargs={"workers": 1}
+            )
+            process.start()
+            process.join(rng.uniform(0.02, 1.5))
+            if process.exitcode is not None:
+                assert process.exitcode == 0
+                break
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            if (out / "weights.safetensors").exists():
+                checkpoint.load(out / "weights.safetensors")
+            elif (out / "state.safetensors").exists():
+                checkpoint.read_tensors(out / "state.safetensors")
+        assert left_in(out) == whole
+        if kills >= KILLS:
+            return
+    raise AssertionError(f"only {kills} kills came before the end")
+
+
+def command(folder: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "vggnet", "train", str(folder), "--out", str(out), *FLAGS]
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_ends_the_step_and_saves(
+    folder: Path, whole: dict[str, bytes], tmp_path: Path, number: int, word: str, group: bool
+) -> None:
+    """Ctrl-C, and the end of a service, reach the processes that read images too."""
+    out = tmp_path / "run"
+    many = ["--epochs", "1000"]  # the last one counts
+    process = subprocess.Popen(
+        [*command(folder, out), *many], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for_steps(process, out)
+    (os.killpg if group else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"{word}: the same command goes on where it stopped" in err
+    assert "Traceback" not in err
+    state = checkpoint.read_tensors(out / "state.safetensors")
+    header = checkpoint.parse_header(out / "state.safetensors", state[1])
+    steps = (out / "metrics.jsonl").read_text().count('"kind": "train"')
+    assert header["epoch"] * 20 + header["step"] == steps  # not one is lost
+
+
+def wait_for_steps(process: "subprocess.Popen[str]", out: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size:
+            return
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+def test_stopped_and_called_again_it_ends_as_one_never_stopped(
+    data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in every seventh step, in the middle of it; and one in validation."""
+    from vggnet import train as module
+
+    out, steps = tmp_path / "run", 0
+    step = module._Run._step
+    evaluate = module.evaluate
+
+    def signalled(self: Any, batch: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps % 7 == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(module, "evaluate", evaluate)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(module._Run, "_step", signalled)
+    monkeypatch.setattr(module, "evaluate", interrupted)
+    stops = 0
+    while not (out / "weights.safetensors").exists():
+        try:
+            train(CONFIG, data, out, workers=1)
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == EPOCHS * 20 // 7 + 1
+    assert left_in(out) == whole
+
+
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """Files of this process can have so many bytes; beyond, writing fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_writes_that_fail_lose_nothing(
+    data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every file and at every length, the run says so and goes on when there is room."""
+    often(monkeypatch)
+    out = tmp_path / "run"
+    failures = 0
+    for count in (0, 100, 1000, 3000, 10_000):
+        with room_for(count), pytest.raises(RunError, match="the same command goes on"):
+            train(CONFIG, data, out, workers=0)
+        failures += 1
+        leftovers = {path.name for path in out.iterdir()}
+        assert leftovers <= {"metrics.jsonl", "state.safetensors"}
+    assert failures == 5
+    train(CONFIG, data, out, workers=0)
+    assert left_in(out) == whole
+
+
+def test_syncs_that_fail_lose_nothing(
+    data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that breaks is noticed by fsync alone."""
+    often(monkeypatch)
+    out = tmp_path / "run"
+    fsync = os.fsync
+    for allowed in (0, 1, 2, 3, 10, 11, 12, 13, 50):
+        calls = 0
+
+        def failing(handle: int, allowed: int = allowed) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > allowed:
+                raise OSError(5, "Input/output error")
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(RunError, match=r"Input/output error.*the same command goes on"):
+            train(CONFIG, data, out, workers=0)
+    monkeypatch.setattr(os, "fsync", fsync)
+    train(CONFIG, data, out, workers=0)
+    assert left_in(out) == whole
+
+
+def test_a_full_disk(data: Dataset, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """A real one: a file system of 300 KB, another file taking the rest of it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root; test_writes_that_fail_lose_nothing does the same")
+    try:
+        out = disk / "run"
+        for room in (1, 5, 30):
+            filler = disk / "filler"
+            with filler.open("wb") as file:
+                file.write(bytes(free(disk) - room * 4096))
+            with pytest.raises(RunError, match=r"No space left on device.*same command goes on"):
+                train(CONFIG, data, out, workers=1)
+            filler.unlink()
+        train(CONFIG, data, out, workers=1)
+        assert left_in(out) == whole
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+def test_a_folder_that_may_not_be_written(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        train(CONFIG, data, tmp_path / "file" / "run")
+
+
+def test_bad_images_in_the_course_of_a_run(folder: Path, tmp_path: Path) -> None:
+    """Files that go or break after the start are left out, listed and counted; or end the run."""
+    copy = tmp_path / "photos"
+    write_photos(copy, {"train": 5, "val": 2, "test": 1})
+    data = open_dataset(str(copy))
+    assert data.mean_rgb
+    assert data.trained_on
+    (copy / "train/class0/003.jpg").unlink()
+    (copy / "train/class1/001.jpg").write_bytes(b"")
+    (copy / "val/class1/001.jpg").write_text("<html>")
+    said: list[str] = []
+    out = tmp_path / "run"
+    with pytest.raises(RunError, match=r"(003|001)\.jpg: .*; --on-bad-image skip leaves"):
+        train(CONFIG, data, out, workers=0, on_bad_image="stop")
+    train(CONFIG, data, out, workers=1, log=said.append)
+    listed = lines_of(out / "bad-images.jsonl")
+    assert {Path(line["path"]).relative_to(copy).as_posix() for line in listed} == {
+        "train/class0/003.jpg", "train/class1/001.jpg", "val/class1/001.jpg"
+    }  # fmt: skip
+    assert all(line["reason"] and line["epoch"] == 0 for line in listed)
+    assert said[-1].startswith("3 images could not be read and were left out: ")
+    assert "of 3 images, 1 not readable" in said[0]
+    records = lines_of(out / "metrics.jsonl")
+    validated = [record for record in records if record["kind"] == "validation"]
+    assert [(record["n"], record["unread"]) for record in validated] == [(3, 1)] * EPOCHS
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_data_set_that_goes_away_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is unmounted is no reason to skip every image of an epoch."""
+    monkeypatch.setattr("vggnet.train._BAD_IN_A_ROW", 6)
+    copy = tmp_path / "photos"
+    write_photos(copy, {"train": 5, "val": 2, "test": 1})
+    data = open_dataset(str(copy))
+    assert data.mean_rgb
+    assert data.trained_on
+    (copy / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"last 6 images could not be read.*is the data set still"):
+        train(CONFIG, data, tmp_path / "run", workers=0)
+    (tmp_path / "elsewhere").rename(copy / "train")
+    train(CONFIG, data, tmp_path / "run", workers=0)
