@@ -83,7 +83,7 @@ def reading(images: ImageFiles, scales: Sequence[int]) -> dict[str, float]:
     decode = min(seconds(lambda: list(images)) for _ in range(2))
     pixels = list(images)
     scale = min(seconds(lambda: [rescale(x, Q) for x in pixels for Q in scales]) for _ in range(2))
-    size = sum((images.root / name).stat().st_size for name in images.names)
+    size = sum(size for _, size, _ in images.stamps())
     n = len(images)
     return {
         "kilobytes": round(size / n / 1e3, 1),

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, or find no room: what they leave, and how they go on."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -149,8 +150,7 @@ def test_stopped_and_called_again_it_ends_as_one_never_stopped(
     data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in every seventh step, in the middle of it; and one in validation."""
-    from vggnet import train as module
-
+    module: Any = importlib.import_module("vggnet.train")
     out, steps = tmp_path / "run", 0
     step = module._Run._step
     evaluate = module.evaluate

@@ -104,7 +104,7 @@ def test_a_window_is_a_part_of_pillows_full_resize(case: Case) -> None:
     height, width = case.size
     held = found.size / 3 * case.height * case.width / (height * width)
     if held >= 1000:  # pixels of the source: the mean of few is chance
-        assert np.abs(found - expected).mean() < 0.2
+        assert np.abs(found - expected).mean() < 0.3
     assert (image.rescaled(case.smallest_side) == np.asarray(full)).all()
 
 
@@ -128,7 +128,7 @@ def test_where_libjpeg_reduces_nothing_is_shifted(case: Case) -> None:
         error = found - resized(whole, case.size)
         for border in (error[0], error[-1], error[:, 0], error[:, -1]):
             assert abs(border.mean()) <= 0.5 + slope * 4 / 21
-        assert abs(error[1:-1, 1:-1].mean()) <= 0.5
+        assert abs(error[1:-1, 1:-1].mean()) <= 0.75
         part = image.window(case.smallest_side, case.window).astype(int)
         assert np.abs(part - cut(found, case.window)).max() <= 2
 

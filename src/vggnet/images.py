@@ -1,6 +1,7 @@
 """Encoded files to pixels, and the geometry of images: arrays of H×W×3, uint8, RGB, upright."""
 
 import io
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,9 @@ def read_file(path: str | Path) -> bytes:
         InputError: for a file that is missing or cannot be read.
     """
     with _explained(str(path)):
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe might never end
+            raise InputError("is a pipe, a socket or a device, not a file: remove it")
         return Path(path).read_bytes()
 
 

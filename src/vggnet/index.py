@@ -18,7 +18,7 @@ from vggnet.bad_images import BadImages
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.home import cache_home
-from vggnet.indexfile import ROW, keys, stamps
+from vggnet.indexfile import ROW, UNCHECKED, keys, stamps
 from vggnet.measuring import Measured, measure_all
 from vggnet.storage import EncodedImages
 
@@ -76,11 +76,11 @@ class Index:
         """
         self._make_room(parts)
         todo = [self._stale(images) for images in parts]
-        part = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(found) for found in todo])
-        index, row, size, changed = np.concatenate(todo).T
+        part = np.repeat(np.arange(len(parts)), [len(found) for found in todo])
+        index, row = np.concatenate(todo).T
         # An image may be in two parts, as ImageNet's validation images are.
         once = np.sort(np.unique(row, return_index=True)[1])
-        part, index, row, size, changed = (x[once] for x in (part, index, row, size, changed))
+        part, index, row = part[once], index[once], row[once]
         if not len(row):
             return
         bar = tqdm(
@@ -94,7 +94,7 @@ class Index:
 
         def take(i: int, found: Measured) -> None:
             nonlocal saved
-            self._put(row[i], int(size[i]), int(changed[i]), found)
+            self._put(row[i], found)
             bar.update()
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 self._save()
@@ -154,17 +154,19 @@ class Index:
         return len(np.unique(np.concatenate([self._rows_of(images) for images in parts])))
 
     def _stale(self, images: EncodedImages) -> NDArray[np.int64]:
-        """m×4: index, row, size and time of change of the images that are to be checked anew."""
+        """m×2: index and row of each image that is to be checked anew; its row has its stamp."""
         rows = self._rows_of(images)
         found = []
         for start in range(0, len(rows), _BLOCK):
-            row = rows[start : start + _BLOCK]
-            size, changed = stamps(images[start : start + _BLOCK]).T
+            row, now = rows[start : start + _BLOCK], stamps(images[start : start + _BLOCK])
             known = self.rows[row]
-            same = (known["size"] == size) & (known["changed"] == changed) & (size >= 0)
-            stale = np.flatnonzero(~same | (known["reason"] > 0))
-            found.append(np.stack([start + stale, row[stale], size[stale], changed[stale]], axis=1))
-        return np.concatenate(found) if found else np.empty((0, 4), np.int64)
+            changed = (known["size"] != now[:, 0]) | (known["changed"] != now[:, 1])
+            stale = np.flatnonzero(changed | (known["reason"] != 0))
+            known["size"], known["changed"] = now.T
+            known["reason"][stale] = UNCHECKED
+            self.rows[row] = known
+            found.append(np.stack([start + stale, row[stale]], axis=1))
+        return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
     def _rows_of(self, images: EncodedImages) -> NDArray[np.int64]:
         rows = self._found.get(images)
@@ -195,24 +197,16 @@ class Index:
             np.concatenate([self.rows["key"], *(keys(images.names) for images in parts)])
         )
         rows = np.zeros(len(whole), ROW)
-        rows["key"], rows["size"] = whole, -1
+        rows["key"], rows["reason"] = whole, UNCHECKED
         rows[np.searchsorted(whole, self.rows["key"])] = self.rows
         self.rows = rows
         self._found.clear()
 
-    def _put(self, row: int, size: int, changed: int, found: Measured) -> None:
-        self.rows[row] = (
-            self.rows["key"][row],
-            size,
-            changed,
-            self._reasons.setdefault(found.reason, len(self._reasons)),
-            found.height,
-            found.width,
-            self._formats.setdefault(found.format, len(self._formats)),
-            found.digest,
-            found.mean,
-            found.second,
-        )
+    def _put(self, row: int, found: Measured) -> None:
+        reason = self._reasons.setdefault(found.reason, len(self._reasons))
+        kind = self._formats.setdefault(found.format, len(self._formats))
+        _, height, width, _, *rest = found
+        self.rows[row] = (*self.rows[row].item()[:3], reason, height, width, kind, *rest)
 
     def _save(self) -> None:
         try:

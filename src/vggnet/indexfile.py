@@ -16,9 +16,9 @@ FORMAT = 1
 ROW = np.dtype(
     [
         ("key", "S16"),  # BLAKE2b of the name relative to the data set's folder
-        ("size", "i8"),  # in bytes; below 0 for a file that is not checked, or gone
+        ("size", "i8"),  # in bytes; −1 for a file that is gone
         ("changed", "i8"),  # as `storage.stamp` has it
-        ("reason", "i4"),  # an index into the reasons, the first of which is none
+        ("reason", "i4"),  # an index into the reasons, the first of which is none; or UNCHECKED
         ("height", "i4"),
         ("width", "i4"),
         ("format", "u1"),  # an index into the formats
@@ -28,6 +28,7 @@ ROW = np.dtype(
     ]
 )
 """97 bytes an image. The names are with the images; here they would take as much again."""
+UNCHECKED = -1
 Rows = tuple[NDArray[Any], list[str], list[str]]
 """Rows sorted by key, and the formats and the reasons that they point to."""
 
@@ -50,7 +51,8 @@ def read(path: Path) -> Rows:
             and bool((rows["key"][1:] > rows["key"][:-1]).all())
             and all(isinstance(text, str) for text in (*formats, *reasons))
             and reasons[0] == ""
-            and (not len(rows) or 0 <= rows["reason"].min() <= rows["reason"].max() < len(reasons))
+            and bool(((rows["reason"] >= UNCHECKED) & (rows["reason"] < len(reasons))).all())
+            and bool(((rows["format"] < len(formats)) | (rows["reason"] < 0)).all())
         )
     except Exception:  # whatever a damaged archive brings NumPy, zipfile or json to raise
         return empty()

@@ -61,7 +61,7 @@ def measure(images: EncodedImages, index: int) -> Measured:
 
 def measure_all(
     parts: Sequence[EncodedImages],
-    part: NDArray[np.uint8],
+    part: NDArray[np.int64],
     index: NDArray[np.int64],
     workers: int,
     take: Callable[[int, Measured], None],
@@ -102,7 +102,7 @@ class _Files(torch.utils.data.Dataset[list[Measured]]):
     def __init__(
         self,
         parts: Sequence[EncodedImages],
-        part: NDArray[np.uint8],
+        part: NDArray[np.int64],
         index: NDArray[np.int64],
         workers: int,
     ) -> None:
