@@ -256,7 +256,7 @@ def test_an_interrupted_check_goes_on(
 
 
 def test_it_is_saved_in_between(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saves = []
+    saves: list[None] = []
     original = Index._save
     monkeypatch.setattr(index_module, "_SECONDS_BETWEEN_SAVES", -1)
     monkeypatch.setattr(Index, "_save", lambda self: saves.append(original(self)))

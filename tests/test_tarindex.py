@@ -85,17 +85,6 @@ def test_a_damaged_index_is_made_anew(
     assert len(recorder.opened) == 6
 
 
-def test_keys_whose_hashes_are_equal_are_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tarindex, "hash", lambda _: 1, raising=False)
-    root = three_parts(tmp_path / "set")
-    assert len(train(root)) == 130
-    put(root / "x-train-004.tar", samples(17, 1))
-    with pytest.raises(InputError, match="'00017' is there twice"):
-        train(root)
-
-
 def test_without_a_place_for_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = three_parts(tmp_path / "set")
     (tmp_path / "file").touch()
@@ -164,7 +153,6 @@ with tarfile.open(fileobj=LINK, mode="w") as archive:
         (packed([("a.png", b""), ("a.cls", b"")]), ["train-1.tar", "'a'", "''", "number"]),
         (packed([("a.png", b""), ("a.cls", b"\xff")]), ["train-1.tar", "'a'", "number"]),
         (packed([("a\udcff.png", b""), ("a\udcff.cls", b"0")]), ["train-1.tar", "UTF-8"]),
-        (packed(sample("00003", 1, 0)), ["'00003'", "twice", "train-0.tar and ", "train-1.tar"]),
         (
             packed([*sample("a", 1, 0), *sample("b", 1, 0), *sample("a", 2, 0)]),
             ["'a'", "twice", "train-1.tar"],

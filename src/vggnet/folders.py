@@ -135,11 +135,16 @@ def read_folder(root: Place) -> Folder:
     return as_folder(tree, _without_train(tree, found))
 
 
+def data_set_name(root: Place) -> str:
+    """That of its folder, unless it would be taken for a data set that recipes know."""
+    name = (root.resolve().name if isinstance(root, Path) else root.name) or str(root)
+    return f"{name}-folder" if name in _TAKEN else name
+
+
 def as_folder(tree: Tree, parts: Parts) -> Folder:
     """The parts with the data set's name, that of its folder, and the classes in order."""
     train, validation, test, note = parts
     root = tree.root
-    name = (root.resolve().name if isinstance(root, Path) else root.name) or str(root)
 
     def listing(part: Classes) -> Listing:
         counts = [len(part[label]) for label in train]
@@ -147,7 +152,7 @@ def as_folder(tree: Tree, parts: Parts) -> Folder:
         return Listing(ImageFiles(root, Names.joined([part[label] for label in train])), labels)
 
     return Folder(
-        name=f"{name}-folder" if name in _TAKEN else name,
+        name=data_set_name(root),
         class_names=tuple(train),
         train=listing(train),
         validation=listing(validation),

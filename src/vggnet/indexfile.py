@@ -40,7 +40,7 @@ def empty() -> Rows:
 def read(path: Path) -> Rows:
     """What a file holds; nothing where there is none, it is damaged, or of another format."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(file["header"].item())
             rows = file["rows"]
         formats, reasons = header["formats"], header["reasons"]

@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
-from vggnet.folders import SPLIT_SEED, Folder, Listing, tenths
+from vggnet.folders import SPLIT_SEED, Folder, Listing, data_set_name, tenths
 from vggnet.storage import Entry, Place, entries, exists, read
 from vggnet.tarindex import index_shards
 from vggnet.tarstream import ShardedImages
 
-_TAKEN = ("digits", "fashion-mnist", "imagenet")  # names of data sets that recipes know
 _PARTS = {
     "train": "train",
     "training": "train",
@@ -61,9 +59,8 @@ def read_shards(root: Place) -> Folder:
         listings[part] = Listing(ShardedImages(root, tuple(names), index), index.label)
     class_names, note = _class_names(root, listings)
     train, validation, test, split = _split_up(root, listings, class_names)
-    name = (root.resolve().name if isinstance(root, Path) else root.name) or str(root)
     return Folder(
-        name=f"{name}-folder" if name in _TAKEN else name,
+        name=data_set_name(root),
         class_names=class_names,
         train=train,
         validation=validation,

@@ -78,14 +78,13 @@ def index_shards(root: Place, shards: Sequence[str]) -> Index:
     Raises:
         InputError: for a shard that cannot be read, is no tar file, truncated, damaged,
             compressed, or without samples; for a sample without an image or a class, with two of
-            either, with a class that is no number, or with the key of another.
+            either, with a class that is no number, or with the key of another in its shard.
     """
     kept = cache_home() / f"shards-{_key(root, shards)}.npz"
     found = _read(kept, len(shards))
     if found is None:
         bar = tqdm(shards, desc="indexing shards", unit="shard", disable=None, leave=False)
         found = _joined([_packed(i, name, scan(root / name)) for i, name in enumerate(bar)])
-        _check_keys(root, shards, found)
         _write(kept, found)
     return found
 
@@ -99,11 +98,13 @@ def scan(place: Place) -> list[_Sample]:
             )
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-            samples = [
-                sample
-                for key, members in groupby(_members(tar), key=lambda member: member[0])
-                if (sample := _sample(key, [(kind, member) for _, kind, member in members], file))
-            ]
+            samples: dict[str, _Sample] = {}
+            for key, members in groupby(_members(tar), key=lambda member: member[0]):
+                sample = _sample(key, [(kind, member) for _, kind, member in members], file)
+                if sample and key in samples:
+                    raise InputError(f"sample {key!r} is there twice: keep one of them")
+                if sample:
+                    samples[key] = sample
             # At a damaged header tarfile stops as if the file were over.
             file.seek(tar.offset)
             if file.read(HEADER) != bytes(HEADER):
@@ -115,7 +116,7 @@ def scan(place: Place) -> list[_Sample]:
             f"{place}: has no samples, which are KEY.jpg (or another image) and KEY.cls beside "
             "each other: remove it, or make it again"
         )
-    return samples
+    return list(samples.values())
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
@@ -198,26 +199,6 @@ def _joined(shards: Sequence[Index]) -> Index:
         name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _COLUMNS
     }
     return Index(**columns, names=Names.joined([shard.names for shard in shards]))
-
-
-def _check_keys(root: Place, shards: Sequence[str], index: Index) -> None:
-    """Raises InputError where two samples share their key."""
-
-    def key(name: str, shard: int) -> str:
-        folder, slash, last = name[len(shards[shard]) + 1 :].rpartition("/")
-        return folder + slash + last.partition(".")[0]
-
-    keys = map(key, index.names, index.shard.tolist())
-    hashes = np.fromiter(map(hash, keys), np.int64, len(index))  # a million strings take more
-    order = np.argsort(hashes, kind="stable")
-    equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    seen: dict[str, int] = {}
-    for i in np.unique(order[np.concatenate([equal, equal + 1])]).tolist():
-        name = key(index.names[i], index.shard[i])
-        if name in seen:
-            where = " and ".join(str(root / shards[index.shard[j]]) for j in (seen[name], i))
-            raise InputError(f"sample {name!r} is there twice, in {where}: keep one of them")
-        seen[name] = i
 
 
 def _key(root: Place, shards: Sequence[str]) -> str:
