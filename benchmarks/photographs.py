@@ -40,7 +40,8 @@ def _noise(shape: tuple[int, int], steep: float, rng: np.random.Generator) -> np
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32)) / frequency**steep
     found: np.ndarray = np.fft.irfft2(spectrum, s=shape)
-    return found / found.std()
+    found /= found.std()
+    return found
 
 
 def write_folder(root: Path, kind: Kind, distinct: int, copies: int, seed: int = 0) -> float:

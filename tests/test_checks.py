@@ -212,7 +212,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 KEYS = {
     *("dataset", "classes", "images", "note", "bytes", "crop", "sizes", "formats", "mislabelled"),
-    *("bad", "mean_rgb", "rgb_covariance", "reading", "duplicates", "leakage", "labels_differ"),
+    *("damaged", "finds_damage", "bad", "mean_rgb", "rgb_covariance", "reading", "duplicates"),
+    *("leakage", "labels_differ"),
 }
 
 
@@ -238,12 +239,33 @@ def test_the_command_for_embedded_data(capsys: pytest.CaptureFixture[str]) -> No
     assert (found["crop"], found["images"]["test"]) == (32, 500)
 
 
+def test_jpegs_of_which_a_part_is_lost(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read, as everywhere; where simplejpeg is, they are named, also afterwards."""
+    path = root / "train/class0/000.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")  # and the end mark
+    with Image.open(path) as image:
+        image.load()  # nothing is said
+    with monkeypatch.context() as without:
+        without.setattr("vggnet.images.simplejpeg", None)
+        code, out, _ = run(capsys, root, "--workers", 0)
+        assert code == 0
+        assert "a part is lost are read with grey in its place; to find them: pip install" in out
+    for _ in range(2):
+        code, out, _ = run(capsys, root, "--workers", 0)
+        assert code == 0
+        assert f"1 image of which a part is lost; read with grey in its place:\n  {path}\n" in out
+    assert json.loads(run(capsys, root, "--json")[1])["damaged"] == [str(path)]
+
+
 def test_the_command_with_bad_images(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "train/class0/000.jpg").write_bytes(b"")
     (root / "test/class0/000.jpg").write_bytes(b"text")
     code, out, err = run(capsys, root, "--bad-images", "list.jsonl")
     assert code == 1
-    assert f"  {root}/train/class0/000.jpg: not an image" in out
+    assert f"  {root}/train/class0/000.jpg: is empty: copy" in out
     assert err.startswith("vggnet: error: 2 of 20 images cannot be read; all are listed in list")
     assert err.count("\n") == 1
     lines = [json.loads(line) for line in Path("list.jsonl").read_text().splitlines()]

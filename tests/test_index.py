@@ -1,8 +1,10 @@
 """The index of image files against NumPy's sums over the same pixels, and against itself."""
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,7 @@ from PIL import Image
 from photos import photo, write_photos
 from vggnet import InputError
 from vggnet import index as index_module
-from vggnet.bad_images import BadImages
-from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.datasets import Dataset, Part, colour_sums, digits, open_dataset
 from vggnet.errors import RunError
 from vggnet.images import EncodedImage
 from vggnet.index import PARTS, Index, checked, files_of
@@ -393,36 +394,39 @@ def test_a_class_or_part_without_images_is_an_error(root: Path) -> None:
         checked(data, ["test"], on_bad="skip", workers=0, progress=False, log=print)
 
 
-def test_bad_images_file(tmp_path: Path) -> None:
-    path = tmp_path / "bad.jsonl"
-    report = BadImages(path)
-    assert not path.exists()
-    report.add("a.jpg", "broken", epoch=1, step=3)
-    report.add("a.jpg", "broken", epoch=2, step=5)
-    report.add("ä.jpg", "gone")
-    assert report.count == 2
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert lines == [
-        {"path": "a.jpg", "reason": "broken", "epoch": 1, "step": 3},
-        {"path": "ä.jpg", "reason": "gone"},
-    ]
-    resumed = BadImages(path)
-    resumed.add("a.jpg", "broken")
-    resumed.add("c.jpg", "broken")
-    assert resumed.count == 2
-    assert len(path.read_text().splitlines()) == 3
-    anew = BadImages(path, anew=True)
-    assert len(path.read_text().splitlines()) == 3
-    anew.add("d.jpg", "broken")
-    anew.add("e.jpg", "broken")
-    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == [
-        "d.jpg",
-        "e.jpg",
-    ]
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (256, 256), (375, 500)])
+@pytest.mark.parametrize("lowest", [0, 255])
+def test_sums_of_colours_are_exact(shape: tuple[int, int], lowest: int) -> None:
+    image = np.random.default_rng(1).integers(lowest, 256, (*shape, 3), dtype=np.uint8)
+    flat = image.reshape(-1, 3).astype(np.int64)
+    sums, products = colour_sums(image)
+    assert (sums == flat.sum(axis=0)).all()
+    assert (products == flat.T @ flat).all()
 
 
-def test_bad_images_file_that_cannot_be_written(tmp_path: Path) -> None:
-    report = BadImages(tmp_path / "nowhere" / "bad.jsonl")
-    report.add("a.jpg", "broken")
-    report.add("b.jpg", "broken")
-    assert report.count == 2
+def test_tar_shards(root: Path, tmp_path: Path) -> None:
+    """The same images in shards: the same statistics, and a bad one is named in its shard."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for part in ("train", "val", "test"):
+        with tarfile.open(folder / f"{part}-0000.tar", "w") as tar:
+            for path in sorted((root / part).rglob("*.jpg")):
+                key = f"{path.parent.name}-{path.stem}"
+                tar.add(path, f"{key}.jpg")
+                label = tarfile.TarInfo(f"{key}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(path.parent.name[-1:].encode()))
+            bad = tarfile.TarInfo("class1-zzz.jpg")
+            bad.size = 4
+            tar.addfile(bad, io.BytesIO(b"text"))
+            label = tarfile.TarInfo("class1-zzz.cls")
+            label.size = 1
+            tar.addfile(label, io.BytesIO(b"1"))
+    data, index = brought_up_to_date(folder, workers=2)
+    assert [len(index.bad(files_of(data, [part])[part])) for part in PARTS] == [1, 1, 1]
+    found = skipping(data)
+    assert found.train.name(0) == "train-0000.tar/class0-000.jpg"
+    assert "not an image" in index.bad(train(data))[0][1]
+    assert "train-0000.tar" not in index.bad(train(data))[0][1]
+    expected = stopping(open_dataset(str(root)))
+    assert np.allclose(found.mean_rgb, expected.mean_rgb, rtol=1e-12)

@@ -1,5 +1,6 @@
 """Every file of the zoo comes to what it should, by each way that leads to pixels."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from encoding import encoded, jpeg, picture
 from triangle import resized
 from vggnet import InputError
 from vggnet.augment import ColourPCA
+from vggnet.cli import main
 from vggnet.datasets import Dataset, open_dataset
 from vggnet.images import EncodedImage, Pixels, decode, read_file, scaled_size
 from vggnet.loading import TrainingImages
@@ -190,3 +192,18 @@ def test_training_on_the_zoo_leaves_out_the_bad_ones(data: Dataset) -> None:
     assert found == expected
     assert len(expected) > 10
     assert sum(len(batch.labels) for batch in batches) == len(names) - len(expected)
+
+
+def test_check_data_finds_the_bad_ones_and_no_more(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "bad.jsonl"
+    options = ["--json", "--workers", "2", "--bad-images", str(listed)]
+    assert main(["check-data", str(folder), *options]) == 1
+    out, err = capsys.readouterr()
+    assert f"{len(BAD)} of {len(zoo())} images cannot be read" in err
+    found = {Path(bad["path"]).name: bad["reason"] for bad in json.loads(out)["bad"]}
+    assert found.keys() == {specimen.name for specimen in BAD}
+    assert all(re.match(f"(.* )?{specimen.bad}", found[specimen.name]) for specimen in BAD)
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {Path(line["path"]).name: line["reason"] for line in lines} == found

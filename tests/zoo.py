@@ -236,7 +236,8 @@ def _no_images() -> list[Specimen]:
     page = b"<!DOCTYPE html><html><title>403 Forbidden</title></html>"
     tensors = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     contents: dict[str, bytes] = {
-        "zero.jpg": b"",
+        # Pillow would give it to Ghostscript, a whole programming language.
+        "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
         "text.jpg": b"not an image\n",
         "page.jpg": page,
         "svg.png": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
@@ -246,7 +247,11 @@ def _no_images() -> list[Specimen]:
     }
     said = "not an image in a format that Pillow reads: convert or remove it"
     found = [Specimen(name, content, bad=said) for name, content in contents.items()]
-    return [*found, Specimen("gone.jpg", None, bad="no such file")]
+    return [
+        *found,
+        Specimen("zero.jpg", b"", bad="is empty: copy it again or remove it"),
+        Specimen("gone.jpg", None, bad="no such file"),
+    ]
 
 
 def _bombs() -> list[Specimen]:
@@ -260,7 +265,5 @@ def _bombs() -> list[Specimen]:
     return [
         Specimen("bomb.png", png_of(header, rows), bad="too large .*: scale it down or remove it"),
         Specimen("promise.jpg", promised, bad="too large .*: scale it down or remove it"),
-        Specimen(
-            "promise-cut.jpg", promised[: size + 14], bad="too large"
-        ),
+        Specimen("promise-cut.jpg", promised[: size + 14], bad="too large"),
     ]

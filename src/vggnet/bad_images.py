@@ -20,8 +20,11 @@ class BadImages:
     def __init__(self, path: str | Path, *, anew: bool = False) -> None:
         self.path = Path(path)
         self._seen: set[str] = set()
-        self._written = set() if anew else _listed(self.path)
+        before = "" if anew else _text(self.path)
+        self._written = _listed(before)
         self._mode = "w" if anew else "a"
+        # A crash may have cut its last line off.
+        self._break = "" if before.endswith("\n") or not before else "\n"
 
     @property
     def count(self) -> int:
@@ -43,16 +46,26 @@ class BadImages:
         if name in self._written:
             return
         line = json.dumps({"path": name, "reason": reason, **where}, ensure_ascii=False)
-        with suppress(OSError), self.path.open(self._mode, encoding="utf-8") as file:
-            self._mode = "a"
-            file.write(line + "\n")
+        with (
+            suppress(OSError),
+            self.path.open(self._mode, encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.write(f"{self._break}{line}\n")
+            self._mode, self._break = "a", ""
 
 
-def _listed(path: Path) -> set[str]:
-    """The images that a file lists; a line that a crash cut off is none."""
+def _text(path: Path) -> str:
+    """What a file holds; nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _listed(text: str) -> set[str]:
+    """The images of its lines; one that is no such line is passed over."""
     found = set()
-    with suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, KeyError, TypeError):
-                found.add(str(json.loads(line)["path"]))
+    for line in text.split("\n"):
+        with suppress(ValueError, KeyError, TypeError):
+            found.add(str(json.loads(line)["path"]))
     return found

@@ -15,7 +15,7 @@ from vggnet.datasets import Dataset
 from vggnet.duplicates import find_copies
 from vggnet.errors import InputError
 from vggnet.findings import SIDES, Bad, Mislabelled, Reading, Report, Sizes
-from vggnet.images import scaled_size
+from vggnet.images import finds_damage, scaled_size
 from vggnet.index import PARTS, Index, PartName, part_of
 from vggnet.recipes import in_proportion
 from vggnet.storage import EncodedImages
@@ -31,6 +31,7 @@ _FORMATS = {
     ".tif": ("TIFF",),
     ".tiff": ("TIFF",),
     ".ppm": ("PPM",),
+    ".pgm": ("PPM",),
 }
 """What Pillow calls the formats that a suffix promises."""
 
@@ -61,6 +62,8 @@ def report(data: Dataset, index: Index | None, *, crop: int, workers: int) -> Re
         sizes=_sizes([part.shapes[part.good] for part in _once(data, parts)], crop),
         formats=_counted(part.formats for part in _once(data, parts)),
         mislabelled=tuple(found for part in _once(data, parts) for found in part.mislabelled),
+        damaged=tuple(found for part in _once(data, parts) for found in part.damaged),
+        finds_damage=finds_damage(),
         bad=tuple(found for part in _once(data, parts) for found in part.bad),
         copies=find_copies(data, {name: (part.digests, part.good) for name, part in parts.items()}),
         mean_rgb=mean,
@@ -82,6 +85,7 @@ class _Facts:
     bytes: int
     formats: dict[str, int]
     mislabelled: list[Mislabelled]
+    damaged: list[str]
     bad: list[Bad]
 
 
@@ -97,6 +101,7 @@ def _facts(data: Dataset, name: PartName, index: Index | None) -> _Facts:
             {},
             [],
             [],
+            [],
         )
     good, called = index.column(images, "reason") == 0, index.formats
     formats = index.column(images, "format")
@@ -108,6 +113,7 @@ def _facts(data: Dataset, name: PartName, index: Index | None) -> _Facts:
         int(index.column(images, "size").clip(min=0).sum()),
         {called[code]: int(n) for code, n in zip(codes, counts, strict=True)},
         _mislabelled(images, formats, good, called),
+        [images.where(i) for i in np.flatnonzero(index.column(images, "damaged") == 1).tolist()],
         [Bad(name, images.where(i), reason) for i, reason in index.bad(images)],
     )
 

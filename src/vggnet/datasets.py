@@ -25,7 +25,8 @@ STATISTICS_IMAGES = 10_000
 """Of a larger training set, the mean and the colours are those of so many of its images."""
 STATISTICS_SIDE = 256
 """Images in files are decoded for them as small as they can be without a side below it."""
-_BLOCK = 1 << 12  # pixels that are held as float64 at a time: they stay in the processor's cache
+_ROWS = 256  # of four pixels: 256 · 255² is below 2^24, up to which float32 is exact
+_BLOCK = 1 << 16  # pixels that are held as float32 at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,19 @@ class Dataset:
 def colour_sums(image: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Over an image's pixels the sums of R, G and B, and of their products with each other, 3×3.
 
-    Sums of whole numbers, exact in float64 up to 2^53: more than 10^11 pixels.
+    They are exact, up to 2^53: more than 10^11 pixels.
     """
-    flat = image.reshape(-1, 3)
-    sums = np.zeros((4, 4))
-    for start in range(0, len(flat), _BLOCK):
-        block = flat[start : start + _BLOCK]
-        rgb1 = np.ones((len(block), 4))
-        rgb1[:, :3] = block
-        sums += rgb1.T @ rgb1
-    return sums[3, :3], sums[:3, :3]
+    flat = image.reshape(-1)
+    sums, products = np.zeros(12), np.zeros((12, 12))
+    for start in range(0, len(flat), 3 * _BLOCK):
+        block = flat[start : start + 3 * _BLOCK]
+        rows = np.zeros((-(-len(block) // (_ROWS * 12)), _ROWS, 12), np.float32)
+        rows.reshape(-1)[: len(block)] = block
+        sums += (np.ones((1, _ROWS), np.float32) @ rows).sum(axis=(0, 1), dtype=np.float64)
+        products += (rows.transpose(0, 2, 1) @ rows).sum(axis=0, dtype=np.float64)
+    # Of a row's four pixels, the products of each with itself.
+    own = np.einsum("iaib->ab", products.reshape(4, 3, 4, 3))
+    return sums.reshape(4, 3).sum(axis=0), own
 
 
 DIGITS_SPLIT_SEED = 14091556

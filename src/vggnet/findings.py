@@ -77,6 +77,10 @@ class Report:
     formats: dict[str, int]
     """Empty for images in memory."""
     mislabelled: tuple[Mislabelled, ...]
+    damaged: tuple[str, ...]
+    """Paths of JPEGs that are read, a part of them being lost and grey."""
+    finds_damage: bool
+    """Whether `damaged` was looked for: `images.finds_damage`."""
     bad: tuple[Bad, ...]
     copies: Copies
     mean_rgb: tuple[float, float, float] | None
@@ -179,6 +183,16 @@ def _warnings(found: Report) -> Iterator[str]:
         found.mislabelled,
         lambda image: f"{image.path}: {image.format}",
     )
+    yield from _list(
+        f"{_images(len(found.damaged))} of which a part is lost; read with grey in its place",
+        found.damaged,
+        str,
+    )
+    if found.formats.get("JPEG") and not found.finds_damage:
+        yield (
+            "JPEGs of which a part is lost are read with grey in its place; to find them: "
+            "pip install 'vggnet[fast]'"
+        )
     yield from _list(
         f"{_groups(len(copies.duplicates))} of identical training images",
         copies.duplicates,

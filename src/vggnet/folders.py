@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vggnet.errors import InputError
 from vggnet.storage import EncodedImages, Names, Place, entries, read, stamps
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """Of the files that are taken for images, in either case."""
 
 SPLIT_SEED = 14091556

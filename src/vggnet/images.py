@@ -28,6 +28,11 @@ Window = tuple[int, int, int, int]
 _WHOLE_IS_FASTER = 4
 """PyTorch's resize is vectorised and takes whole images; Pillow's computes a window alone, and is
 faster where the rescaled image has more than so many times the window's pixels (docs/LOG.md)."""
+Image.init()
+_FORMATS = tuple(name for name in (
+    "JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"
+) if name in Image.OPEN)  # fmt: skip
+"""What is read, whatever a name says. Not what Pillow leaves to other programs, such as EPS."""
 _REDUCTIONS = (8, 4, 2)
 """By which libjpeg divides both sides while it decodes, for less than a full decoding costs."""
 
@@ -38,7 +43,9 @@ def decode(source: str | Path | bytes) -> Pixels:
     What it is tells the content, not the name. Grey, palette, CMYK and YCCK become RGB as Pillow
     converts them, without colour profiles; what is transparent lies on white; of an animation it is
     the first frame. Grey values of 16 bits are divided by 257, so that 65,535 becomes 255, and
-    rounded; beyond 65,535 they are white.
+    rounded; beyond 65,535 they are white; of colours of 16 bits Pillow takes the upper 8. A JPEG
+    that is damaged in its midst has grey in place of the rest, as everywhere: see
+    `EncodedImage.damaged`.
 
     Args:
         source: a path, or what the file holds.
@@ -65,6 +72,11 @@ def read_file(path: str | Path) -> bytes:
         return Path(path).read_bytes()
 
 
+def finds_damage() -> bool:
+    """Whether JPEGs of which a part is lost are known from others: with the extra `fast`."""
+    return simplejpeg is not None
+
+
 class EncodedImage:
     """An image as its file holds it. Its size is known; no more is decoded than a view needs.
 
@@ -85,9 +97,14 @@ class EncodedImage:
         self._content = content
         self._all: Pixels | None = None
         with _explained(name):
-            image = Image.open(io.BytesIO(content))
+            if not content:
+                raise InputError("is empty: copy it again or remove it")
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
             self.format: str = image.format or "unknown"
             """As Pillow calls it: JPEG, PNG, …; by the content."""
+            self.damaged: bool | None = None
+            """Of a JPEG that was decoded: whether a part of it is lost, which libjpeg fills with
+            grey. None where nothing tells: see `finds_damage`."""
             if self.format not in ("JPEG", "MPO"):  # all or nothing
                 self._all = _upright(image)
                 self.shape: tuple[int, int] = self._all.shape[:2]
@@ -108,9 +125,10 @@ class EncodedImage:
         """The image as `rescale` gives it, for testing."""
         size = scaled_size(*self.shape, smallest_side)
         image, extent = self._at_least(size)
-        if image.shape[:2] == size == extent:
+        if image.shape[:2] == size == extent[2:]:
             return image
-        return _resized(image, size, (0.0, 0.0, extent[1], extent[0]))
+        top, left, height, width = extent
+        return _resized(image, size, (left, top, left + width, top + height))
 
     def window(self, smallest_side: int, window: Window) -> Pixels:
         """A part of the rescaled image, for training, without the rest of it.
@@ -125,12 +143,18 @@ class EncodedImage:
         height, width = size = scaled_size(*self.shape, smallest_side)
         image, extent = self._at_least(size)
         top, left, rows, columns = window
-        if image.shape[:2] == size == extent:
+        if image.shape[:2] == size == extent[2:]:
             return image[top : top + rows, left : left + columns]
-        if image.shape[:2] == extent and height * width <= _WHOLE_IS_FASTER * rows * columns:
+        if image.shape[:2] == extent[2:] and height * width <= _WHOLE_IS_FASTER * rows * columns:
             return _resized_whole(image, size)[top : top + rows, left : left + columns]
-        down, across = extent[0] / height, extent[1] / width
-        box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
+        first_row, first_column, content_height, content_width = extent
+        down, across = content_height / height, content_width / width
+        box = (
+            first_column + left * across,
+            first_row + top * down,
+            first_column + (left + columns) * across,
+            first_row + (top + rows) * down,
+        )
         return _resized(image, (rows, columns), box)
 
     def reduced(self, smallest_side: int) -> Pixels:
@@ -140,18 +164,23 @@ class EncodedImage:
         """
         return self._at_least(scaled_size(*self.shape, smallest_side))[0]
 
-    def _at_least(self, size: tuple[int, int]) -> tuple[Pixels, tuple[float, float]]:
-        """The image no smaller than a size, and the height and width that its content has there.
+    def _at_least(self, size: tuple[int, int]) -> tuple[Pixels, tuple[float, float, float, float]]:
+        """The image no smaller than a size, and its content's top, left, height and width there.
 
-        These are less than the array's where a side is no multiple of the reduction.
+        The content is less than the array where a side is no multiple of the reduction; what is
+        beyond it lies at the stored image's bottom and right, wherever these are seen.
         """
         if self._all is None:
             height, width = self.shape
             for reduction in _REDUCTIONS:
                 if height >= reduction * size[0] and width >= reduction * size[1]:
-                    return self._decoded(reduction), (height / reduction, width / reduction)
+                    image = self._decoded(reduction)
+                    rows, columns = height / reduction, width / reduction
+                    top = image.shape[0] - rows if self._turned in (3, 4, 7, 8) else 0.0
+                    left = image.shape[1] - columns if self._turned in (2, 3, 6, 7) else 0.0
+                    return image, (top, left, rows, columns)
         image = self.pixels()
-        return image, self.shape
+        return image, (0.0, 0.0, *self.shape)
 
     def _decoded(self, reduction: int) -> Pixels:
         """The JPEG at 1/reduction of its size, upright."""
@@ -177,12 +206,14 @@ class EncodedImage:
                 min_width=0 if reduction == 1 else wanted[1],
             )
         except ValueError:
+            self.damaged = True
             return None
+        self.damaged = False
         return image if image.shape[:2] == wanted else None
 
     def _by_pillow(self, reduction: int) -> Pixels:
         # Opened anew: Pillow's draft cannot be taken back, and another view may need more.
-        with Image.open(io.BytesIO(self._content)) as image:
+        with Image.open(io.BytesIO(self._content), formats=_FORMATS) as image:
             assert isinstance(image, Image.Image)
             if reduction > 1:
                 width, height = image.size

@@ -18,8 +18,9 @@ from vggnet.bad_images import BadImages
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.home import cache_home
+from vggnet.images import finds_damage
 from vggnet.indexfile import ROW, UNCHECKED, keys, stamps
-from vggnet.measuring import Measured, measure_all
+from vggnet.measuring import UNKNOWN, Measured, measure_all
 from vggnet.storage import EncodedImages
 
 _SECONDS_BETWEEN_SAVES = 60
@@ -54,7 +55,8 @@ class Index:
     @classmethod
     def of(cls, data: Dataset) -> "Index":
         """The index of a data set whose images are in files, in `home.cache_home()`."""
-        root = getattr(data.train.images, "root", data.name)
+        assert isinstance(data.train.images, EncodedImages)
+        root = data.train.images.root
         whole = str(root.resolve() if isinstance(root, Path) else root)
         key = hashlib.blake2b(whole.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         return cls(cache_home() / f"index-{key}.npz")
@@ -161,7 +163,8 @@ class Index:
             row, now = rows[start : start + _BLOCK], stamps(images[start : start + _BLOCK])
             known = self.rows[row]
             changed = (known["size"] != now[:, 0]) | (known["changed"] != now[:, 1])
-            stale = np.flatnonzero(changed | (known["reason"] != 0))
+            unknown = (known["damaged"] == UNKNOWN) & finds_damage()
+            stale = np.flatnonzero(changed | (known["reason"] != 0) | unknown)
             known["size"], known["changed"] = now.T
             known["reason"][stale] = UNCHECKED
             self.rows[row] = known

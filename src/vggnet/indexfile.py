@@ -25,9 +25,10 @@ ROW = np.dtype(
         ("digest", "S16"),
         ("mean", "f4", 3),
         ("second", "f4", 6),
+        ("damaged", "u1"),
     ]
 )
-"""97 bytes an image. The names are with the images; here they would take as much again."""
+"""98 bytes an image. The names are with the images; here they would take as much again."""
 UNCHECKED = -1
 Rows = tuple[NDArray[Any], list[str], list[str]]
 """Rows sorted by key, and the formats and the reasons that they point to."""

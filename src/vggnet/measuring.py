@@ -12,12 +12,13 @@ from torch.utils.data import get_worker_info
 
 from vggnet.datasets import STATISTICS_SIDE, colour_sums
 from vggnet.errors import InputError, RunError
-from vggnet.images import EncodedImage
+from vggnet.images import EncodedImage, finds_damage
 from vggnet.readers import parallel, watched
 from vggnet.storage import EncodedImages
 
 _CHUNK = 32  # files that a process reads before it reports
 _IDLE = -1
+UNKNOWN = 2
 
 
 class Measured(NamedTuple):
@@ -36,6 +37,8 @@ class Measured(NamedTuple):
     """Of R, G, B, 0–255, over the image decoded as `datasets.STATISTICS_SIDE` says."""
     second: tuple[float, ...] = (0.0,) * 6
     """Means of r·r, r·g, r·b, g·g, g·b, b·b."""
+    damaged: int = 0
+    """1 for a JPEG of which a part is lost, UNKNOWN without what tells (`images.finds_damage`)."""
 
 
 def measure(images: EncodedImages, index: int) -> Measured:
@@ -56,6 +59,7 @@ def measure(images: EncodedImages, index: int) -> Measured:
         hashlib.blake2b(content, digest_size=16).digest(),
         tuple((sums / pixels).tolist()),
         tuple((products[np.triu_indices(3)] / pixels).tolist()),
+        int(bool(opened.damaged)) if finds_damage() or opened.format != "JPEG" else UNKNOWN,
     )
 
 

@@ -131,6 +131,8 @@ class Names(Sequence[str]):
 class EncodedImages(Sequence[Pixels]):
     """Images that stay in their files; each access reads and decodes one, as `images.decode`."""
 
+    root: Place
+    """The data set's folder."""
     names: Names
     """What to call each: its path relative to the data set, with forward slashes."""
     sequential = False
