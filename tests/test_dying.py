@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vggnet import InputError, RunError, checkpoint
 from vggnet.configs import Config
 from vggnet.datasets import Dataset, open_dataset
 from vggnet.recipes import TrainConfig
+from vggnet.runs import _lock
 from vggnet.train import train
 
 KILLS = int(os.environ.get("VGGNET_KILLS", "4"))
@@ -97,6 +99,7 @@ def test_killed_at_random_moments_it_ends_as_one_never_killed(
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
+            assert kills < 50 * KILLS, "it does not come on"
             if (out / "weights.safetensors").exists():
                 checkpoint.load(out / "weights.safetensors")
             elif (out / "state.safetensors").exists():
@@ -105,6 +108,56 @@ def test_killed_at_random_moments_it_ends_as_one_never_killed(
         if kills >= KILLS:
             return
     raise AssertionError(f"only {kills} kills came before the end")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_nothing_outlives_a_run_that_is_killed(data: Dataset, tmp_path: Path) -> None:
+    """Neither its workers, in whatever moment it dies, nor its lock on the folder."""
+    forever = replace(CONFIG, epochs=10_000)
+    for delay in (0.0, 0.001, 0.003, 0.01, 0.03, 0.3):
+        process = multiprocessing.get_context("fork").Process(
+            target=train, args=(forever, data, tmp_path / "run"), kwargs={"workers": 2}
+        )
+        process.start()
+        assert process.pid is not None
+        children: list[int] = []
+        while not children:
+            children = children_of(process.pid)
+            assert process.exitcode is None
+        time.sleep(delay)
+        children = children_of(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        until = time.monotonic() + 20
+        while any(is_alive(child) for child in children):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_process_that_is_forked_does_not_keep_the_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    with _lock(tmp_path) as ours:
+        assert ours
+        child = context.Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        with _lock(tmp_path) as ours:
+            assert ours
+    finally:
+        child.kill()
+        child.join()
 
 
 def command(folder: Path, out: Path) -> list[str]:

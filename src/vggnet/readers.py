@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels, rescale
+from vggnet.stopping import end_with_parent
 from vggnet.storage import EncodedImages
 
 _MOST_WORKERS = 16
@@ -122,7 +123,7 @@ def parallel(
             sampler=requests,
             collate_fn=_as_it_is,
             num_workers=workers,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=_begin,
             # The default generator is training's, for dropout.
             generator=torch.Generator(),
             **options,
@@ -193,12 +194,14 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _leave_signals(_: int) -> None:
-    """For a worker: the main process, which they also reach, decides what signals mean.
+def _begin(_: int) -> None:
+    """In a worker, before its first request. What signals mean is for the main process to decide.
 
     Ctrl-C goes to every process of a terminal, and SIGTERM to every one of a service or a job. A
     worker that outlives SIGTERM by half a minute is stuck, and ends then.
     """
+    # PyTorch's own watch misses a parent that dies before it begins.
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a worker raises goes to the main process. Here would appear only that this one has gone
     # in the midst of taking a batch.

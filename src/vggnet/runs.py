@@ -212,6 +212,21 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_HELD: set[int] = set()
+"""Handles of locks. A process that is forked has them too, and would keep the lock of one that has
+been killed."""
+
+
+def _let_go() -> None:
+    for handle in _HELD:
+        os.close(handle)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Locks a folder; gives False when another process keeps it. It ends with the process."""
@@ -221,6 +236,7 @@ def _lock(folder: Path) -> Iterator[bool]:
         yield True
         return
     handle = os.open(folder, os.O_RDONLY)
+    _HELD.add(handle)
     try:
         until = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -237,4 +253,5 @@ def _lock(folder: Path) -> Iterator[bool]:
                 break
         yield True
     finally:
+        _HELD.discard(handle)
         os.close(handle)

@@ -1,10 +1,11 @@
-"""SIGINT and SIGTERM: the first ends the work in order, the second at once."""
+"""How processes end: SIGINT and SIGTERM, the first in order, the second at once; orphans."""
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
+from multiprocessing import connection, parent_process
 from types import FrameType
 from typing import Any
 
@@ -75,6 +76,18 @@ def raising() -> Iterator[None]:
 def leave(number: int) -> None:
     """Ends the process at once, with the exit code of that signal; files are written atomically."""
     os._exit(128 + number)
+
+
+def end_with_parent() -> None:
+    """In a process that multiprocessing started: ends it when the one that started it has gone."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

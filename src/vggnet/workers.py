@@ -1,16 +1,15 @@
 """Several nodes of a graph at a time, each in a process of its own."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from vggnet.errors import InputError, RunError
-from vggnet.stopping import Stopped
+from vggnet.stopping import Stopped, end_with_parent
 
 
 class Job(Protocol):
@@ -123,7 +122,7 @@ def _died(name: str) -> RunError:
 def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
     # Ctrl-C reaches every process of the terminal; the caller ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     import torch
     from tqdm import tqdm
 
@@ -150,10 +149,3 @@ def _work(pipe: Connection, slot: int, threads: int, device: str) -> None:
                 pipe.send(("done", None))
     except (EOFError, BrokenPipeError, Stopped):  # the caller has gone, or ends this process
         return
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
