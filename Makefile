@@ -7,8 +7,8 @@ OUT ?= runs/digits
 help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
-	@echo "make bench   the benchmarks of the forward pass and of the test protocols"
-	@echo "make soak    the long tests: 20 kills of a reproduction"
+	@echo "make bench   the benchmarks: forward pass, test protocols, reading images"
+	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
 
@@ -31,6 +31,7 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/protocols.py
+	$(BIN)/python benchmarks/data.py
 
 soak: .venv/installed
 	VGGNET_KILLS=20 $(BIN)/pytest -m soak

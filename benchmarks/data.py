@@ -53,7 +53,7 @@ def measured(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     rounds = 2 if args.quick else 5
     # Distinct files and copies of each: an epoch takes a second or more.
     counts = {"500x375": (16, 4), "2048x1536": (6, 4)} if args.quick else {
-        "500x375": (64, 6), "2048x1536": (12, 6)
+        "500x375": (64, 24), "2048x1536": (12, 12)
     }  # fmt: skip
     by_bitrate: dict[str, Any] = {}
     for bitrate, kinds in KINDS.items():

@@ -269,7 +269,10 @@ def test_the_command_with_bad_images(root: Path, capsys: pytest.CaptureFixture[s
     assert err.startswith("vggnet: error: 2 of 20 images cannot be read; all are listed in list")
     assert err.count("\n") == 1
     lines = [json.loads(line) for line in Path("list.jsonl").read_text().splitlines()]
-    assert [line["path"] for line in lines] == ["train/class0/000.jpg", "test/class0/000.jpg"]
+    assert [line["path"] for line in lines] == [
+        f"{root}/train/class0/000.jpg",
+        f"{root}/test/class0/000.jpg",
+    ]
     photo(np.random.default_rng(5), 60, 60).save(root / "train/class0/000.jpg")
     code, out, err = run(capsys, root, "--bad-images", "list.jsonl", "--json")
     assert code == 1

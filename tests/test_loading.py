@@ -223,6 +223,17 @@ def test_a_worker_that_dies_is_one_clear_error(
     images.close()
 
 
+def test_test_images_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    root = write_photos(tmp_path, {"train": 12, "val": 1, "test": 1})
+    images = open_dataset(str(root)).train.images
+    for i in (0, 9, 10):
+        (root / f"train/class0/{i:03}.jpg").write_text("text")
+    for workers in (0, 2):
+        found = list(TestImages(images, [33, 50], workers))
+        assert [i for i, views in enumerate(found) if isinstance(views, InputError)] == [0, 9, 10]
+        assert len(found) == 24
+
+
 def test_the_callers_random_numbers_are_left_alone(photos: Dataset) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -309,7 +309,7 @@ def _resized(
 ) -> Pixels:
     """A box of an image (left, top, right, bottom) as Pillow resizes it, to height and width."""
     filter = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), filter, box=box))
+    return np.array(Image.fromarray(image).resize((size[1], size[0]), filter, box=box))
 
 
 def _resized_whole(image: Pixels, size: tuple[int, int]) -> Pixels:

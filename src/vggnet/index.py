@@ -279,7 +279,7 @@ def list_bad(
     """Writes down what `Index.bad` gives for some parts."""
     for name, found in bad.items():
         for i, reason in found:
-            report.add(part_of(data, name).name(i), reason, part=name)
+            report.add(part_of(data, name).where(i), reason, part=name)
     return report
 
 

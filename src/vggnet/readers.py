@@ -1,5 +1,7 @@
 """Processes and threads that read images, and images for testing."""
 
+import atexit
+import math
 import os
 import queue
 import signal
@@ -9,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ from vggnet.stopping import end_with_parent
 from vggnet.storage import EncodedImages
 
 _MOST_WORKERS = 16
+_CHUNK = 8
+"""Images for testing that a worker hands over together: each time takes half a millisecond."""
 _SECONDS_TO_SAVE = 30
 
 
@@ -72,9 +77,19 @@ class TestImages:
         if not self.workers:
             yield from (self._views(i) for i in range(len(self.images)))
             return
-        loader = parallel(_Rescaled(self), range(len(self.images)), self.workers, prefetch_factor=8)
-        for views in watched(loader, self.workers):
-            yield views if isinstance(views, InputError) else [view.numpy() for view in views]
+        chunks = parallel(_Rescaled(self), range(0, len(self.images), _CHUNK), self.workers)
+        for pixels, found in watched(chunks, self.workers):
+            start = 0
+            for shapes in found:
+                if isinstance(shapes, InputError):
+                    yield shapes
+                    continue
+                views = []
+                for shape in shapes:
+                    end = start + math.prod(shape)
+                    views.append(pixels.numpy()[start:end].reshape(shape))
+                    start = end
+                yield views
 
     def _views(self, i: int) -> "list[Pixels] | InputError":
         try:
@@ -89,16 +104,21 @@ class TestImages:
 
 
 class _Rescaled(torch.utils.data.Dataset[Any]):
-    """`TestImages` for workers: tensors, which travel in shared memory."""
+    """`TestImages` for workers: all pixels of some images as one tensor, which travels in shared
+    memory, and for each image its views' shapes, or why it cannot be read."""
 
     def __init__(self, test: TestImages) -> None:
         self.test = test
 
-    def __getitem__(self, i: int) -> list[Tensor] | InputError:
-        views = self.test._views(i)
-        if isinstance(views, InputError):
-            return views
-        return [torch.from_numpy(np.require(view, requirements="W")) for view in views]
+    def __getitem__(self, start: int) -> tuple[Tensor, list[list[tuple[int, ...]] | InputError]]:
+        stop = min(start + _CHUNK, len(self.test.images))
+        found = [self.test._views(i) for i in range(start, stop)]
+        flat = [v.ravel() for views in found if not isinstance(views, InputError) for v in views]
+        pixels = np.concatenate(flat) if flat else np.empty(0, np.uint8)
+        return torch.from_numpy(pixels), [
+            views if isinstance(views, InputError) else [view.shape for view in views]
+            for views in found
+        ]
 
 
 def check_pixels(image: Pixels, i: int) -> None:
@@ -135,6 +155,7 @@ def watched(loader: "DataLoader[Any]", workers: int) -> Iterator[Any]:
     try:
         with _silent():
             items = iter(loader)
+        _READING.add(items)
         yield from items
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -192,6 +213,16 @@ def _silent() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")
         yield
+
+
+_READING: WeakSet[Any] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Ends workers that nobody has closed, before multiprocessing waits for them."""
+    for items in _READING:
+        items._shutdown_workers()
 
 
 def _begin(_: int) -> None:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from vggnet.datasets import Dataset
     from vggnet.index import PartName
 
-DATA = "digits, fashion-mnist, fashion-mnist:DIR, or a folder of images by class or of ImageNet"
+DATA = (
+    "digits, fashion-mnist, fashion-mnist:DIR, or the path or URL of a folder of images by class, "
+    "of ImageNet, or of tar shards"
+)
 
 
 def numbers(name: str, text: str, wanted: str) -> list[int]:
