@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 from vggnet.datasets import STATISTICS_SIDE, colour_sums
 from vggnet.errors import InputError, RunError
 from vggnet.images import EncodedImage, finds_damage
-from vggnet.readers import parallel, watched
+from vggnet.readers import DiedError, parallel, watched
 from vggnet.storage import EncodedImages
 
 _CHUNK = 32  # files that a process reads before it reports
@@ -93,11 +93,8 @@ def measure_all(
         for chunk, found in enumerate(watched(chunks, workers)):
             for i, measured in enumerate(found, start=chunk * _CHUNK):
                 take(i, measured)
-    except RuntimeError as error:
-        # PyTorch raises it wherever this process is when it hears of the death.
-        if isinstance(error, RunError) or "DataLoader worker" in str(error):
-            raise files.died() from None
-        raise
+    except DiedError:
+        raise files.died() from None
 
 
 class _Files(torch.utils.data.Dataset[list[Measured]]):

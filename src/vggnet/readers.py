@@ -1,6 +1,5 @@
 """Processes and threads that read images, and images for testing."""
 
-import atexit
 import math
 import os
 import queue
@@ -11,7 +10,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -27,7 +25,6 @@ from vggnet.storage import EncodedImages
 _MOST_WORKERS = 16
 _CHUNK = 8
 """Images for testing that a worker hands over together: each time takes half a millisecond."""
-_SECONDS_TO_SAVE = 30
 
 
 def default_workers(images: Sequence[Pixels], device: str, processes: int = 1) -> int:
@@ -72,7 +69,7 @@ class TestImages:
         """For each image a view a scale, or why it cannot be read.
 
         Raises:
-            RunError: when a worker dies.
+            DiedError: when a worker dies.
         """
         if not self.workers:
             yield from (self._views(i) for i in range(len(self.images)))
@@ -150,17 +147,20 @@ def parallel(
         )
 
 
+class DiedError(RunError):
+    """A worker died. The main process is where it was."""
+
+
 def watched(loader: "DataLoader[Any]", workers: int) -> Iterator[Any]:
-    """What a loader gives; the death of a worker as a RunError."""
+    """What a loader gives; the death of a worker as a DiedError."""
     try:
-        with _silent():
+        with _silent(), _no_sigchld():
             items = iter(loader)
-        _READING.add(items)
         yield from items
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise RunError(
+        raise DiedError(
             f"a process that reads images died ({str(error).splitlines()[0]}): out of memory, out "
             f"of shared memory (docker run --shm-size=8g), or a file that crashes its decoder; "
             f"with fewer than {workers} --workers there is less of the first two, and with 0 the "
@@ -206,6 +206,20 @@ def read_ahead(contents: Iterator[bytes | InputError], count: int) -> Iterator[b
 
 
 @contextmanager
+def _no_sigchld() -> Iterator[None]:
+    """Without the handler by which PyTorch raises the death of a worker wherever the main process
+    is, in the midst of a step or of a write: asking for the next item finds it too."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
 def _silent() -> Iterator[None]:
     """Without PyTorch's word on the number of workers, which is the user's business, and Python's
     on forking beside threads: a worker uses none of them, nor their locks."""
@@ -215,21 +229,10 @@ def _silent() -> Iterator[None]:
         yield
 
 
-_READING: WeakSet[Any] = WeakSet()
-
-
-@atexit.register
-def _end_all() -> None:
-    """Ends workers that nobody has closed, before multiprocessing waits for them."""
-    for items in _READING:
-        items._shutdown_workers()
-
-
 def _begin(_: int) -> None:
-    """In a worker, before its first request. What signals mean is for the main process to decide.
+    """In a worker, before its first request.
 
-    Ctrl-C goes to every process of a terminal, and SIGTERM to every one of a service or a job. A
-    worker that outlives SIGTERM by half a minute is stuck, and ends then.
+    Ctrl-C goes to every process of a terminal, and the main one decides what it means.
     """
     # PyTorch's own watch misses a parent that dies before it begins.
     end_with_parent()
@@ -237,8 +240,7 @@ def _begin(_: int) -> None:
     # What a worker raises goes to the main process. Here would appear only that this one has gone
     # in the midst of taking a batch.
     sys.excepthook = lambda *_: None
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_SAVE))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the main process has made of it
 
 
 def _as_it_is(value: Any) -> Any:

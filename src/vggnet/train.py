@@ -22,7 +22,7 @@ from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
 from vggnet.model import VGG, FullyConnected, Provenance, empty
 from vggnet.protocols import single_scale
-from vggnet.readers import default_workers
+from vggnet.readers import DiedError, default_workers
 from vggnet.recipes import Plateau, TrainConfig
 from vggnet.runs import Progress, RunFolder
 from vggnet.stopping import Stop, Stopped, stoppable
@@ -250,7 +250,7 @@ class _Run:
                     self._save(metrics, bar)
                     saved = time.monotonic()
             self._write_losses(metrics, bar)
-        except (Stopped, _UnreadableError):
+        except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
             raise
         self.waited = (images.waited - waited) / (time.monotonic() - began)
@@ -332,7 +332,7 @@ class _Run:
                     workers=self.workers,
                     on_bad=partial(self._bad_image, part),
                 )
-        except (Stopped, _UnreadableError):
+        except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
             raise
         record = {"kind": "validation", "epoch": progress.epoch, "error": result.top1}
