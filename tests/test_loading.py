@@ -158,6 +158,17 @@ def test_an_epoch_goes_on_in_its_midst(photos: Dataset) -> None:
         other.close()
 
 
+def test_an_epoch_that_is_left_leaves_no_trace(photos: Dataset) -> None:
+    """What was read ahead of it does not get into the next one."""
+    expected = [list(photo_loader(photos, batch_size=2).epoch(epoch)) for epoch in range(4)]
+    images = photo_loader(photos, batch_size=2, workers=2)
+    for taken, epoch in ((1, 0), (4, 1), (0, 2), (11, 3), (2, 0), (11, 1)):
+        batches = images.epoch(epoch)
+        found = [next(batches) for _ in range(taken)]  # all of them are kept
+        assert all(same(*pair) for pair in zip(found, expected[epoch], strict=False))
+    images.close()
+
+
 def test_a_view_is_a_window_of_the_rescaled_photograph(photos: Dataset) -> None:
     """Found again among all windows of the image rescaled by Pillow: a shift would show."""
     images = photo_loader(photos, S=36, flip=False)

@@ -1,9 +1,10 @@
 """Training batches whose randomness depends on nothing but seed, epoch and image."""
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from multiprocessing.sharedctypes import RawArray
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from vggnet.storage import EncodedImages
 _KEPT_BYTES = 1 << 30
 """Images of a fixed S are rescaled once and kept where all of them take no more than this."""
 
+_AHEAD = 2
+"""Batches that are requested of each worker before they are needed."""
+
 Index = NDArray[np.int64]
 
 
@@ -38,19 +42,10 @@ class Batch:
     bad: tuple[tuple[int, str], ...] = ()
     """The images that should be here and could not be read: their indices, and why."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """From worker to main process: one tensor in shared memory, which takes half a millisecond
-        to be handed over, and little arrays."""
-        return _unpacked, (self.images, self.shifts.numpy(), self.labels.numpy(), self.bad)
-
     def pin_memory(self) -> "Batch":
-        """In memory that a GPU reads by itself; PyTorch's DataLoader calls this."""
+        """In memory that a GPU reads by itself, while the program goes on."""
         images, shifts, labels = (x.pin_memory() for x in (self.images, self.shifts, self.labels))
         return replace(self, images=images, shifts=shifts, labels=labels)
-
-
-def _unpacked(images: Tensor, shifts: Any, labels: Any, bad: Any) -> Batch:
-    return Batch(images, torch.from_numpy(shifts), torch.from_numpy(labels), bad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +56,33 @@ class _Request:
     indices: Index
     contents: list[bytes | InputError] | None
     """What the files hold, where the main process reads them in their order (tar shards)."""
+    slot: int = 0
+    """Which of the `_Slots` a worker writes the crops to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The rest of a batch, whose crops are written elsewhere."""
+
+    shifts: NDArray[np.float32]
+    labels: Index
+    bad: tuple[tuple[int, str], ...]
+
+
+class _Slots:
+    """Memory that workers write the crops of batches to, in turns, and the main process reads.
+
+    With memory of its own for each batch, as PyTorch does it, pages and handles would cost a tenth
+    of the time (docs/LOG.md).
+    """
+
+    def __init__(self, count: int, batch_size: int, crop: int) -> None:
+        self.shape = (count, batch_size, crop, crop, 3)
+        self._memory = RawArray("B", math.prod(self.shape))
+
+    def __getitem__(self, slot: int) -> NDArray[np.uint8]:
+        pixels: Pixels = np.frombuffer(self._memory, np.uint8).reshape(self.shape)
+        return pixels[slot % len(pixels)]
 
 
 class TrainingImages:
@@ -105,16 +127,22 @@ class TrainingImages:
             sizes = (scaled_size(image.shape[0], image.shape[1], S) for image in images)
             if sum(3 * height * width for height, width in sizes) <= _KEPT_BYTES:
                 images = [rescale(image, S) for image in images]
-        labels = torch.from_numpy(data.train.labels)
         self.batch_size, self.workers = batch_size, workers
         self.waited = 0.0
         """Seconds that the caller has waited for batches so far."""
-        self._views = _Views(images, labels, data.colour_pca, S, crop, flip, colour_shift, seed)
+        self.crop, self.pin = crop, pin
+        # Requested and not yet copied are so many, one that was just received, and one to spare.
+        count = _AHEAD * workers + 2
+        self._slots = _Slots(count, -(-batch_size // ranks), crop) if workers else None
+        self._views = _Views(
+            images, data.train.labels, data.colour_pca, S, crop, flip, colour_shift, seed,
+            self._slots,
+        )  # fmt: skip
         self._sampler = _Sampler(images, batch_size, seed, rank, ranks)
-        self._loader: DataLoader[Batch] | None = None
+        self._loader: DataLoader[tuple[int, _Written]] | None = None
         if workers:
             self._loader = parallel(
-                self._views, self._sampler, workers, persistent_workers=True, pin_memory=pin
+                self._views, self._sampler, workers, persistent_workers=True, prefetch_factor=_AHEAD
             )
 
     @property
@@ -133,7 +161,7 @@ class TrainingImages:
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch that the state says."""
-        batches = iter(self._batches())
+        batches = self._batches()
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
@@ -155,10 +183,26 @@ class TrainingImages:
         """Ends the workers."""
         self._loader = None
 
-    def _batches(self) -> Iterable[Batch]:
-        if self._loader is None:
-            return (self._views[request] for request in self._sampler)
-        return watched(self._loader, self.workers)
+    def _batches(self) -> Iterator[Batch]:
+        if self._loader is None or self._slots is None:
+            for request in self._sampler:
+                crops = np.empty((len(request.indices), self.crop, self.crop, 3), np.uint8)
+                yield self._batch(crops, self._views.write(request, crops))
+            return
+        for slot, written in watched(self._loader, self.workers):
+            crops = self._slots[slot][: len(written.labels)]
+            # A copy, which pinning makes too: the slot will be written again.
+            yield self._batch(crops if self.pin else crops.copy(), written)
+
+    def _batch(self, crops: Pixels, written: _Written) -> Batch:
+        batch = Batch(
+            # H×W×3 in memory, so channels_last as it stands
+            images=torch.from_numpy(crops[: len(written.labels)]).permute(0, 3, 1, 2),
+            shifts=torch.from_numpy(written.shifts)[:, :, None, None],
+            labels=torch.from_numpy(written.labels),
+            bad=written.bad,
+        )
+        return batch.pin_memory() if self.pin else batch
 
 
 class _Sampler:
@@ -169,7 +213,7 @@ class _Sampler:
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.rank, self.ranks = rank, ranks
-        self.epoch = self.step = 0
+        self.epoch = self.step = self.slot = 0
 
     @property
     def steps(self) -> int:
@@ -192,52 +236,58 @@ class _Sampler:
         ]
         own = [shares[self.rank] for shares in batches]
         if in_files is None or not in_files.sequential or not own:
-            yield from (_Request(epoch, indices, None) for indices in own)
+            for indices in own:
+                yield _Request(epoch, indices, None, self._next_slot())
             return
         # One process reads a shard from its beginning to its end; the workers decode.
         contents = read_ahead(in_files.stream(np.concatenate(own)), 2 * self.batch_size)
         for indices in own:
-            yield _Request(epoch, indices, [next(contents) for _ in indices])
+            yield _Request(epoch, indices, [next(contents) for _ in indices], self._next_slot())
+
+    def _next_slot(self) -> int:
+        self.slot += 1
+        return self.slot
 
 
-class _Views(torch.utils.data.Dataset[Batch]):
+class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
     """From a request to a batch, in whatever process."""
 
     def __init__(
         self,
         images: Sequence[Pixels],
-        labels: Tensor,
+        labels: Index,
         pca: ColourPCA,
         S: Scale,  # noqa: N803
         crop: int,
         flip: bool,
         colour_shift: float,
         seed: int,
+        slots: _Slots | None,
     ) -> None:
         self.images, self.labels, self.pca, self.S, self.crop = images, labels, pca, S, crop
-        self.flip, self.colour_shift, self.seed = flip, colour_shift, seed
+        self.flip, self.colour_shift, self.seed, self.slots = flip, colour_shift, seed, slots
 
-    def __getitem__(self, request: _Request) -> Batch:
+    def __getitem__(self, request: _Request) -> tuple[int, _Written]:
+        assert self.slots is not None
+        return request.slot, self.write(request, self.slots[request.slot])
+
+    def write(self, request: _Request, crops: Pixels) -> _Written:
+        """Writes the crops one after the other, without those of images that cannot be read."""
         contents: Sequence[bytes | InputError | None]
         contents = request.contents or [None] * len(request.indices)
-        views, shifts, good, bad = [], [], [], []
+        shifts: list[NDArray[np.float32]] = []
+        good: list[int] = []
+        bad: list[tuple[int, str]] = []
         for index, content in zip(request.indices.tolist(), contents, strict=True):
             try:
-                view, shift = self._view(index, request.epoch, content)
+                crops[len(good)], shift = self._view(index, request.epoch, content)
             except InputError as error:
                 bad.append((index, str(error)))
             else:
-                views.append(view)
                 shifts.append(shift)
                 good.append(index)
-        images = np.stack(views) if views else np.empty((0, self.crop, self.crop, 3), np.uint8)
-        return Batch(
-            # H×W×3 in memory, so channels_last as it stands
-            images=torch.from_numpy(images).permute(0, 3, 1, 2),
-            shifts=torch.from_numpy(np.reshape(shifts, (-1, 3, 1, 1)).astype(np.float32)),
-            labels=self.labels[good],
-            bad=tuple(bad),
-        )
+        shifted = np.array(shifts, np.float32).reshape(-1, 3)
+        return _Written(shifted, self.labels[good], tuple(bad))
 
     def _view(
         self, index: int, epoch: int, content: bytes | InputError | None
