@@ -31,6 +31,11 @@ class BadImages:
         """Different images that were added."""
         return len(self._seen)
 
+    @property
+    def total(self) -> int:
+        """Different images that were added, now or by an earlier run that the file is from."""
+        return len(self._seen | self._written)
+
     def add(self, path: str | Path, reason: str, **where: Any) -> None:
         """Notes an image.
 
@@ -46,11 +51,10 @@ class BadImages:
         if name in self._written:
             return
         line = json.dumps({"path": name, "reason": reason, **where}, ensure_ascii=False)
-        with (
-            suppress(OSError),
-            self.path.open(self._mode, encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write(f"{self._break}{line}\n")
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(self._mode, encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{self._break}{line}\n")
             self._mode, self._break = "a", ""
 
 

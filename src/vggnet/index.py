@@ -261,8 +261,9 @@ def checked(
             name, i, reason = first
             raise InputError(
                 f"{report.count:,} of {index.count(images.values()):,} images cannot be read, "
-                f"first {images[name].where(i)}: {reason}; all are listed in {report.path}: mend "
-                "or remove them, or leave them out with --on-bad-image skip"
+                f"first {images[name].where(i)}: {reason}"
+                + f"; all are listed in {report.path}" * report.path.exists()
+                + ": mend or remove them, or leave them out with --on-bad-image skip"
             )
         for name, found in bad.items():
             if found:

@@ -82,7 +82,8 @@ class _Slots:
 
     def __getitem__(self, slot: int) -> NDArray[np.uint8]:
         pixels: Pixels = np.frombuffer(self._memory, np.uint8).reshape(self.shape)
-        return pixels[slot % len(pixels)]
+        turn: Pixels = pixels[slot % len(pixels)]
+        return turn
 
 
 class TrainingImages:

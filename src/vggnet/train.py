@@ -222,8 +222,8 @@ class _Run:
             ) from None
         finally:
             images.close()
-        if self.bad.count:
-            log(f"{self.bad.count:,} images could not be read and were left out: {self.bad.path}")
+        if self.bad.total:
+            log(f"{self.bad.total:,} images could not be read and were left out: {self.bad.path}")
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
         progress = self.progress

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggnet.errors import InputError
@@ -52,15 +53,25 @@ def reading_flags(parser: argparse.ArgumentParser, during: str) -> None:
     )
 
 
-def readable(data: "Dataset", parts: "Sequence[PartName]", args: argparse.Namespace) -> "Dataset":
-    """The data set after a look at every image that was not looked at before."""
+def readable(
+    data: "Dataset",
+    parts: "Sequence[PartName]",
+    args: argparse.Namespace,
+    out: Path | None = None,
+) -> "Dataset":
+    """The data set after a look at every image that was not looked at before.
+
+    What is bad is listed in the folder of the run that goes on without it, or else in this one.
+    """
     from vggnet.index import checked
     from vggnet.readers import processors
 
+    folder = out if out is not None and args.on_bad_image == "skip" else Path()
     return checked(
         data,
         parts,
         on_bad=args.on_bad_image or "stop",
+        listed=folder / "bad-images.jsonl",
         workers=processors() if args.workers is None else workers_of(args, data, "cpu"),
         progress=True,
         log=lambda line: print(line, file=sys.stderr),

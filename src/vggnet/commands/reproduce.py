@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vggnet.commands.arguments import (
     DATA,
@@ -17,6 +18,9 @@ from vggnet.commands.arguments import (
 )
 from vggnet.errors import InputError
 from vggnet.graph import TABLES, Settings
+
+if TYPE_CHECKING:
+    from vggnet.datasets import Dataset
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     log = None if args.json else say
     device = device_of(args)
     check_writable(args.out / "results.json")
-    data = readable(opened(args.data), ("train", "validation", "test"), args)
+    whole = opened(args.data)
+    data = readable(whole, ("train", "validation", "test"), args, args.out)
     results = reproduce(
         data,
         args.out,
@@ -81,6 +86,12 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(results, indent=1, ensure_ascii=False))
     else:
         print(f"\n{report.text(results)}\n\nreport: {args.out / 'report.html'}")
+        if missing := _size(whole) - _size(data):
+            print(f"left out: {missing:,} of {_size(whole):,} images, which cannot be read")
+
+
+def _size(data: "Dataset") -> int:
+    return len(data.train) + len(data.validation) + len(data.test)
 
 
 def _plan(args: argparse.Namespace, settings: Settings) -> None:

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     check(config.init)
     device = device_of(args)
     checkpoint.check_writable(args.out / "weights.safetensors")
-    data = readable(opened(args.data), ("train", "validation", "test"), args)
+    data = readable(opened(args.data), ("train", "validation", "test"), args, args.out)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
     workers = workers_of(args, data, device)
     weights = train(
