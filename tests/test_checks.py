@@ -212,7 +212,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 KEYS = {
     *("dataset", "classes", "images", "note", "bytes", "crop", "sizes", "formats", "mislabelled"),
-    *("damaged", "finds_damage", "bad", "mean_rgb", "rgb_covariance", "reading", "duplicates"),
+    *(
+        "total",
+        "damaged",
+        "finds_damage",
+        "bad",
+        "mean_rgb",
+        "rgb_covariance",
+        "reading",
+        "duplicates",
+    ),
     *("leakage", "labels_differ"),
 }
 

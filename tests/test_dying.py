@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from photos import write_photos
-from vggnet import InputError, RunError, checkpoint
+from vggnet import InputError, RunError, checkpoint, roll
 from vggnet.configs import Config
 from vggnet.datasets import Dataset, open_dataset
 from vggnet.recipes import TrainConfig
@@ -348,6 +348,66 @@ def test_bad_images_in_the_course_of_a_run(folder: Path, tmp_path: Path) -> None
     records = lines_of(out / "metrics.jsonl")
     validated = [record for record in records if record["kind"] == "validation"]
     assert [(record["n"], record["unread"]) for record in validated] == [(3, 1)] * EPOCHS
+
+
+def test_a_run_that_left_images_out_goes_on(folder: Path, tmp_path: Path) -> None:
+    """By the same command, though one of them is not there any more, and another is empty."""
+    copy = tmp_path / "photos"
+    write_photos(copy, {"train": 20, "val": 3, "test": 3})
+    out, whole = tmp_path / "run", tmp_path / "whole"
+
+    def trained(place: Path, epochs: int) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*command(copy, place), "--epochs", str(epochs)], stderr=subprocess.PIPE, text=True
+        )
+
+    process = trained(out, 1000)
+    wait_for_steps(process, out)
+    (copy / "train/class0/003.jpg").unlink()
+    (copy / "train/class1/004.jpg").write_bytes(b"")
+    until = time.monotonic() + 60
+    bad = out / "bad-images.jsonl"
+    while not (bad.exists() and len(lines_of(bad)) == 2):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    steps = len(lines_of(out / "metrics.jsonl"))
+    process = trained(out, 1000)
+    while len(lines_of(out / "metrics.jsonl")) < steps + 10:
+        assert time.monotonic() < until + 60
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert len(lines_of(bad)) == 2
+    # A new run does not begin without them.
+    process = trained(whole, 1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "class1/004.jpg: is empty" in err
+
+
+def test_the_roll_is_the_data_set_that_a_run_began_with(tmp_path: Path) -> None:
+    copy = tmp_path / "photos"
+    write_photos(copy, {"train": 5, "val": 2, "test": 1})
+    before = open_dataset(str(copy))
+    roll.write(tmp_path / roll.NAME, before)
+    (copy / "train/class0/003.jpg").unlink()
+    lacking = open_dataset(str(copy))
+    assert len(lacking.train) == 9
+    after = roll.restored(roll.find(tmp_path), lacking)
+    assert after.trained_on == before.trained_on != lacking.trained_on
+    assert after.train.names == before.train.names
+    assert (after.train.labels == before.train.labels).all()
+    assert after.mean_rgb == before.mean_rgb
+    assert (after.colour_pca.components == before.colour_pca.components).all()
+    assert roll.restored(None, lacking) is lacking
+    (tmp_path / roll.NAME).write_bytes(b"text")
+    with pytest.raises(InputError, match=r"images\.npz: cannot be read"):
+        roll.restored(roll.find(tmp_path), lacking)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -53,19 +53,24 @@ def report(data: Dataset, index: Index | None, *, crop: int, workers: int) -> Re
         dataset=data.name,
         note=data.note,
         class_names=data.class_names,
+        total=sum(len(part.good) for part in _once(data, parts).values()),
         counts={
             name: np.bincount(part_of(data, name).labels, minlength=classes).tolist()
             for name in PARTS
         },
-        bytes=sum(part.bytes for part in _once(data, parts)),
+        bytes=sum(part.bytes for part in _once(data, parts).values()),
         crop=crop,
-        sizes=_sizes([part.shapes[part.good] for part in _once(data, parts)], crop),
-        formats=_counted(part.formats for part in _once(data, parts)),
-        mislabelled=tuple(found for part in _once(data, parts) for found in part.mislabelled),
-        damaged=tuple(found for part in _once(data, parts) for found in part.damaged),
+        sizes=_sizes([part.shapes[part.good] for part in _once(data, parts).values()], crop),
+        formats=_counted(part.formats for part in _once(data, parts).values()),
+        mislabelled=tuple(
+            found for part in _once(data, parts).values() for found in part.mislabelled
+        ),
+        damaged=tuple(found for part in _once(data, parts).values() for found in part.damaged),
         finds_damage=finds_damage(),
-        bad=tuple(found for part in _once(data, parts) for found in part.bad),
-        copies=find_copies(data, {name: (part.digests, part.good) for name, part in parts.items()}),
+        bad=tuple(found for part in _once(data, parts).values() for found in part.bad),
+        copies=find_copies(
+            data, {name: (part.digests, part.good) for name, part in _once(data, parts).items()}
+        ),
         mean_rgb=mean,
         rgb_covariance=None if covariance is None else covariance.tolist(),
         reading=_reading(data, parts["train"].good, crop, workers),
@@ -118,10 +123,10 @@ def _facts(data: Dataset, name: PartName, index: Index | None) -> _Facts:
     )
 
 
-def _once(data: Dataset, parts: dict[PartName, _Facts]) -> list[_Facts]:
+def _once(data: Dataset, parts: dict[PartName, _Facts]) -> dict[PartName, _Facts]:
     """The parts; ImageNet's validation images, which are its test images too, once."""
     same = data.validation.names is not None and data.validation.names == data.test.names
-    return [part for name, part in parts.items() if not (same and name == "validation")]
+    return {name: part for name, part in parts.items() if not (same and name == "validation")}
 
 
 def _mislabelled(

@@ -16,7 +16,7 @@ from typing import NoReturn
 from vggnet import __version__
 from vggnet.commands import check_data, evaluate, info, reproduce, train
 from vggnet.errors import InputError, RunError
-from vggnet.stopping import Stopped, raising
+from vggnet.stopping import Stopped, raising, stoppable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(arguments)
     try:
+        if args.command != "info":
+            # A signal that were raised within them would leave NumPy or PyTorch half imported.
+            with stoppable() as stop:
+                import torch  # noqa: F401
+            stop.check()
         with raising():
             COMMANDS[args.command].run(args)
         if sys.stdout:  # there is none where it was closed

@@ -39,6 +39,8 @@ class Part:
     """n, each an index into the data set's class names."""
     names: Sequence[str] | None = None
     """Of images in files: the paths relative to the data set's folder, with forward slashes."""
+    left_out: int = 0
+    """How many more there would be, could they be read."""
 
     def __len__(self) -> int:
         return len(self.images)

@@ -40,13 +40,14 @@ def find_copies(
 
     Args:
         data: the data set.
-        digests: for each part, each image's digest, and whether it can be read; others are left
-            out.
+        digests: for each part that is looked at, each image's digest, and whether it can be read;
+            others are left out.
     """
     # In the order of the parts, so that training images come first among their like.
-    index = [np.flatnonzero(digests[name][1]) for name in PARTS]
-    part = np.repeat(np.arange(len(PARTS)), [len(found) for found in index])
-    whole = np.concatenate([digests[name][0][i] for name, i in zip(PARTS, index, strict=True)])
+    parts = [name for name in PARTS if name in digests]
+    index = [np.flatnonzero(digests[name][1]) for name in parts]
+    part = np.repeat(np.arange(len(parts)), [len(found) for found in index])
+    whole = np.concatenate([digests[name][0][i] for name, i in zip(parts, index, strict=True)])
     flat = np.concatenate(index)
     order = np.argsort(whole, kind="stable")
     same = whole[order][1:] == whole[order][:-1]
@@ -56,7 +57,7 @@ def find_copies(
         end = start + 1
         while end <= len(same) and same[end - 1]:
             end += 1
-        group = [(PARTS[part[i]], int(flat[i])) for i in order[start:end]]
+        group = [(parts[part[i]], int(flat[i])) for i in order[start:end]]
         train = [_named(data, *image)[0] for image in group if image[0] == "train"]
         others = [image for image in group if image[0] != "train"]
         if len(train) > 1:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -54,11 +54,12 @@ class Measured:
         """How many of the images could be read; the others' posteriors are NaN."""
         return int((~np.isnan(self.posteriors[:, 0])).sum())
 
-    def errors(self, labels: NDArray[np.int64], protocol: Protocol | Fusion) -> Result:
-        """The errors, and the costs an image that was read."""
+    def errors(self, part: Part, protocol: Protocol | Fusion) -> Result:
+        """The errors, the costs an image that was read, and how many could not be."""
         n = max(1, self.read)
         costs = self.forwards / n, self.multiply_adds / n
-        return errors(self.posteriors, labels, protocol, *costs)
+        found = errors(self.posteriors, part.labels, protocol, *costs)
+        return replace(found, unread=found.unread + part.left_out)
 
 
 @dataclass(slots=True)
@@ -135,7 +136,7 @@ def evaluate(
         progress=progress,
     )
     whole = combined(found, protocol.terms)
-    return whole.errors(part.labels, protocol)
+    return whole.errors(part, protocol)
 
 
 def combined(found: Mapping[Term, Measured], terms: Sequence[Term]) -> Measured:

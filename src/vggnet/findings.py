@@ -67,6 +67,8 @@ class Report:
     dataset: str
     note: str
     class_names: tuple[str, ...]
+    total: int
+    """Images, those of two parts once."""
     counts: dict[PartName, list[int]]
     """Of images, by part and class."""
     bytes: int
@@ -117,8 +119,7 @@ class Report:
 
 def _described(found: Report) -> Iterator[str]:
     """What the data set is like."""
-    total = sum(found.images.values())
-    yield f"{found.dataset}: {len(found.class_names):,} classes, {total:,} images, " + (
+    yield f"{found.dataset}: {len(found.class_names):,} classes, {found.total:,} images, " + (
         _size(found.bytes)
     )
     if found.note:

@@ -256,7 +256,7 @@ def checked(
     bad = {name: index.bad(encoded) for name, encoded in images.items()}
     first = next(((name, *found[0]) for name, found in bad.items() if found), None)
     if first is not None:
-        report = list_bad(data, bad, BadImages(listed))
+        report = list_bad(data, bad, BadImages(listed, anew=listed.parent == Path()))
         if on_bad == "stop":
             name, i, reason = first
             raise InputError(
@@ -317,6 +317,6 @@ def _without(data: Dataset, name: PartName, bad: list[int]) -> Dataset:
             "copy them again, or move the class away"
         )
     images = part.images.subset(kept)
-    rest = Part(images, part.labels[kept], images.names)
+    rest = Part(images, part.labels[kept], images.names, part.left_out + len(bad))
     note = "; ".join(filter(None, (data.note, _left_out(name, len(bad), len(part)))))
     return replace(data, **{name: rest, "note": note})  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def evaluate_files(
         sum(net.multiply_adds for net in nets),
     )
     result = fused.errors(
-        data.test.labels, protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols))
+        data.test, protocols[0] if len(protocols) == 1 else Fusion(tuple(protocols))
     )
     return result, fused.posteriors, seconds
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels, rescale
-from vggnet.stopping import end_with_parent
+from vggnet.stopping import check, end_with_parent
 from vggnet.storage import EncodedImages
 
 _MOST_WORKERS = 16
@@ -156,9 +156,11 @@ def watched(loader: "DataLoader[Any]", workers: int) -> Iterator[Any]:
     try:
         with _silent(), _no_sigchld():
             items = iter(loader)
-        yield from items
+        for item in items:
+            check()
+            yield item
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not str(error).startswith("DataLoader worker"):  # but for errors that a worker met
             raise
         raise DiedError(
             f"a process that reads images died ({str(error).splitlines()[0]}): out of memory, out "

@@ -177,6 +177,9 @@ def _summary(results: Results) -> list[str]:
         f"{data['validation']:,} validation images. The errors are measured on "
         f"{data['test']:,} test images that had no part in training."
     ]
+    if missing := data.get("left_out"):
+        counts = ", ".join(f"{n:,} of the {part} part" for part, n in missing.items())
+        lines.append(f"Left out, since they cannot be read: {counts}.")
     runs = results.get("runs") or []
     nets = ", ".join(dict.fromkeys(run["net"] for run in runs))
     size = (

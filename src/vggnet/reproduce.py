@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vggnet import checkpoint, report
+from vggnet import checkpoint, report, roll
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
@@ -63,6 +63,7 @@ def reproduce(
     """
     out = Path(out)
     settings = settings or Settings()
+    data = roll.restored(roll.find(out), data)
     whole = grid(data.name, len(data.class_names), data.flip, settings)
     for run in whole.runs:  # before any work
         check_scales(run.config.model, [term.Q for term in whole.terms(run)])

@@ -13,11 +13,11 @@ from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.configs import TABLE_1, Config
 from vggnet.datasets import Dataset, Part
-from vggnet.evaluate import combined, mean
+from vggnet.evaluate import Measured, combined, mean
 from vggnet.graph import Grid, Row, Run, Settings, paper_numbers
 from vggnet.protocols import Fusion
 from vggnet.runs import WEIGHTS, read_metrics
-from vggnet.scoring import Result, confused_pairs, errors, ranks
+from vggnet.scoring import Result, confused_pairs, ranks
 
 LARGEST_MATRIX = 40
 """Classes beyond which a confusion matrix is not kept, only its most frequent pairs."""
@@ -27,6 +27,13 @@ _PAIRS, _MISTAKES = 20, 24
 def weights_of(out: Path, run: Run) -> Path:
     """The weight file of a run in a reproduction's folder."""
     return out / "runs" / run.name / WEIGHTS
+
+
+def _left_out(data: Dataset) -> dict[str, dict[str, int]]:
+    """How many images of each part could not be read; nothing where all could."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    found = {name: part.left_out for name, part in parts.items() if part.left_out}
+    return {"left_out": found} if found else {}
 
 
 class _Measured:
@@ -49,8 +56,8 @@ class _Measured:
     def _once(self, row: Row) -> tuple[Result, NDArray[np.bool_]]:
         if row not in self._known:
             found, forwards, multiply_adds = self._measure(row)
-            n = len(self.part)
-            result = errors(found, self.part.labels, row.protocol, forwards / n, multiply_adds / n)
+            whole = Measured(found, forwards, multiply_adds)
+            result = whole.errors(self.part, row.protocol)
             self._known[row] = result, ranks(found, self.part.labels) > 0
         return self._known[row]
 
@@ -94,6 +101,7 @@ def results_of(whole: Grid, data: Dataset, settings: Settings, out: Path) -> dic
             "test": len(data.test),
             "flip": data.flip,
             "class_names": list(data.class_names),
+            **_left_out(data),
         },
         "crop": model.crop,
         "width": model.width,

@@ -85,8 +85,8 @@ class RunFolder:
         Raises:
             InputError: for a state that is another run's or damaged.
         """
-        for file in (self.state, self.weights):
-            for leftover in self.out.glob(f".{file.name}.*"):  # of writes that were killed
+        for pattern in (f".{STATE}.*", f".{WEIGHTS}.*", ".tmp??????"):
+            for leftover in self.out.glob(pattern):  # of writes that were killed; safetensors' last
                 leftover.unlink()
         if not self.state.exists():
             # Every run has its state from the start, so metrics without one are another's.

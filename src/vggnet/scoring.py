@@ -43,8 +43,11 @@ class Result:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As `vggnet evaluate --json` prints it."""
-        return {**asdict(self), "protocol": self.protocol.to_json()}
+        """As `vggnet evaluate --json` prints it; `unread` only where there are any."""
+        found = {**asdict(self), "protocol": self.protocol.to_json()}
+        if not self.unread:
+            del found["unread"]
+        return found
 
 
 def errors(

@@ -45,6 +45,8 @@ class Stop:
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.requested is not None:
+            if parent_process() is not None:  # the parent repeats what the whole group has got
+                return
             leave(number)
         self.requested = number
         if self._at_once:
@@ -71,6 +73,14 @@ def raising() -> Iterator[None]:
     stop._at_once = True
     with _handled_by(stop):
         yield
+        stop.check()  # Python swallows what is raised in its hooks, that of a fork for example
+
+
+def check() -> None:
+    """For loops: raises Stopped where a signal has come and what it raised was swallowed."""
+    stop = signal.getsignal(signal.SIGTERM)
+    if isinstance(stop, Stop) and stop._at_once:
+        stop.check()
 
 
 def leave(number: int) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vggnet import checkpoint, initialize
+from vggnet import checkpoint, initialize, roll
 from vggnet.bad_images import BadImages
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
@@ -32,7 +33,7 @@ _STEPS_PER_READ = 20
 """Losses stay on a GPU for so many steps, so that it is not stopped for each one."""
 _BAD_IN_A_ROW = 100
 """So many images that cannot be read, in whole batches: the data set has gone, not some files."""
-_WAITED_TOO_LONG = 0.05
+_WAITED_TOO_LONG, _STEPS_TO_JUDGE = 0.05, 50
 
 OnBadImage = Literal["skip", "stop"]
 
@@ -87,6 +88,7 @@ def train(
     """
     if on_bad_image not in get_args(OnBadImage):
         raise InputError(f"on_bad_image {on_bad_image!r} is not known: take skip or stop")
+    data = roll.restored(roll.find(Path(out)), data)
     config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
     place = torch.device(device or best_device())
     folder = RunFolder(Path(out), provenance(config, data, parent))
@@ -105,6 +107,7 @@ def train(
             with stoppable() as stop:
                 run = _Run(config, data, folder, model, place, stop, workers, on_bad_image)
                 run.go(log or _silent, label or config.model.title, progress)
+                stop.check()  # a signal that came when all was done is one all the same
     return folder.weights
 
 
@@ -253,7 +256,10 @@ class _Run:
         except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
             raise
+        # Of few steps most is the start of the workers.
         self.waited = (images.waited - waited) / (time.monotonic() - began)
+        if images.steps < _STEPS_TO_JUDGE:
+            self.waited = 0.0
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch; a signal, in the step before or in waiting now, raises Stopped."""
@@ -273,6 +279,10 @@ class _Run:
     def _bad_image(self, part: Part, index: int, reason: str) -> None:
         if self.on_bad_image == "stop":
             raise _UnreadableError(f"{reason}; --on-bad-image skip leaves such images out")
+        if not self.bad.count:
+            # What cannot be written is needed only when the run is stopped.
+            with suppress(InputError, RunError):
+                roll.write(self.folder.out / roll.NAME, self.data)
         path = part.where(index)
         where = {"epoch": self.progress.epoch, "step": self.progress.step}
         self.bad.add(path, reason.removeprefix(f"{path}: "), **where)
@@ -335,6 +345,11 @@ class _Run:
         except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
             raise
+        except InputError as error:  # none can be read, or one is not what it was
+            self._save(metrics, bar)
+            raise RunError(
+                f"validation: {error}; is {self.data.name} still there? The same command goes on"
+            ) from None
         record = {"kind": "validation", "epoch": progress.epoch, "error": result.top1}
         if result.unread:
             record |= {"n": result.n, "unread": result.unread}
@@ -344,7 +359,7 @@ class _Run:
         line = f"epoch {progress.epoch}: validation error {result.top1:.2f} %"
         line += f" of {result.n:,} images, {result.unread} not readable" * bool(result.unread)
         line += " (learning rate divided by 10)" * (progress.plateau.divisions > divided)
-        if self.waited > _WAITED_TOO_LONG:
+        if self.workers and self.waited > _WAITED_TOO_LONG:
             line += f", {self.waited:.0%} of the time waiting for images: more --workers may help"
         progress.epoch, progress.step = progress.epoch + 1, 0
         over = over or progress.epoch >= self.config.epochs

@@ -25,18 +25,25 @@ def flags(parser: argparse.ArgumentParser) -> None:
         help="list the images that cannot be read there, if there are any "
         "(default bad-images.jsonl)",
     )
+    parser.add_argument(
+        "--crop", type=int, help="side of the training crop in pixels (default: that of train)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> None:
     from vggnet.bad_images import BadImages
+    from vggnet.checkpoint import check_writable
     from vggnet.checks import report
     from vggnet.datasets import open_dataset
     from vggnet.index import PARTS, Index, files_of, list_bad
     from vggnet.readers import default_workers
 
+    if args.crop is not None and args.crop < 1:
+        raise InputError(f"crop {args.crop}: give 1 or more")
     if args.workers is not None and args.workers < 0:
         raise InputError(f"workers {args.workers}: give 0 or more")
+    check_writable(args.bad_images)
     if args.bad_images.is_dir():
         raise InputError(f"{args.bad_images}: is a folder: give a file to list bad images in")
     data = open_dataset(args.data)
@@ -46,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     index = Index.of(data) if files else None
     if index is not None:
         index.check(list(files.values()), workers=workers, progress=True)
-    found = report(data, index, crop=adaptation(args.data).crop, workers=workers)
+    crop = adaptation(args.data).crop if args.crop is None else args.crop
+    found = report(data, index, crop=crop, workers=workers)
     print(json.dumps(found.to_json(), indent=1) if args.json else found.text())
     if index is not None and found.bad:
         bad = {name: index.bad(images) for name, images in files.items()}

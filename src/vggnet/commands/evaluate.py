@@ -62,7 +62,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from vggnet import predictions
+    from vggnet import checkpoint, predictions
     from vggnet.checkpoint import check_writable
 
     scales = None if args.scales is None else _scales(args.scales)
@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
         predictions.check(args.out)
     if args.cache is not None:
         check_writable(args.cache / "posteriors")
+    for path in args.weights:
+        checkpoint.read_header(path)
     data = readable(opened(args.data), ("test",), args)
     device = device_of(args)
     found, posteriors, seconds = predictions.evaluate_files(

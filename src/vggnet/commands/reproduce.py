@@ -11,6 +11,7 @@ from vggnet.commands.arguments import (
     device_of,
     net_flags,
     opened,
+    parts_of,
     readable,
     reading_flags,
     say,
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     device = device_of(args)
     check_writable(args.out / "results.json")
     whole = opened(args.data)
-    data = readable(whole, ("train", "validation", "test"), args, args.out)
+    data = readable(whole, parts_of(args.out), args, args.out)
     results = reproduce(
         data,
         args.out,

@@ -11,6 +11,7 @@ from vggnet.commands.arguments import (
     net_flags,
     numbers,
     opened,
+    parts_of,
     readable,
     reading_flags,
     say,
@@ -91,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
     check(config.init)
     device = device_of(args)
     checkpoint.check_writable(args.out / "weights.safetensors")
-    data = readable(opened(args.data), ("train", "validation", "test"), args, args.out)
+    if args.init_from is not None:
+        checkpoint.read_header(args.init_from)
+    data = readable(opened(args.data), parts_of(args.out), args, args.out)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
     workers = workers_of(args, data, device)
     weights = train(
