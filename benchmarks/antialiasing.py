@@ -66,7 +66,7 @@ def cropping_ways() -> tuple[dict[str, Callable[[Path], Pixels]], dict[str, str]
     def read(path: Path) -> Pixels:
         image = cv2.imread(str(path))
         assert image is not None
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def by_opencv(path: Path, filter: int) -> Pixels:
         image = read(path)

@@ -77,11 +77,11 @@ def reproduce(
     _run(whole, nodes, data, out, device, jobs, log or (lambda _: None))
     results = results_of(whole, data, settings, out)
     metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
-    mistakes = [data.test.images[mistake["index"]] for mistake in results["mistakes"]]
-    page = report.html(results, metrics, mistakes)
     _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write(out / "report.md", report.markdown(results))
-    _write(out / "report.html", page)
+    # Its pictures last: one of them may not be there any more.
+    mistakes = [data.test.images[mistake["index"]] for mistake in results["mistakes"]]
+    _write(out / "report.html", report.html(results, metrics, mistakes))
     return results
 
 
