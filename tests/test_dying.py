@@ -358,7 +358,10 @@ def test_a_run_that_left_images_out_goes_on(folder: Path, tmp_path: Path) -> Non
 
     def trained(place: Path, epochs: int) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [*command(copy, place), "--epochs", str(epochs)], stderr=subprocess.PIPE, text=True
+            [*command(copy, place), "--epochs", str(epochs)],
+            cwd=tmp_path,  # where what is bad before a run is listed
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     process = trained(out, 1000)
