@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from photos import write_photos
+from tars import three_parts
 from vggnet import InputError, RunError
 from vggnet.augment import ColourPCA, jittered_side
 from vggnet.datasets import Dataset, Part, digits, open_dataset
@@ -287,3 +288,23 @@ def test_memory_does_not_grow_with_epochs(photos: Dataset) -> None:
     images.close()
     # 45 epochs of 22 crops of 32×32×3 are 3 MB of pixels; what is kept would be seen.
     assert resident[1] - resident[0] < 2_000_000
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_give_each_image_once_and_go_on_in_the_midst(tmp_path: Path, workers: int) -> None:
+    """The colour of an image in the shards is its number, so each crop says which it is."""
+    data = open_dataset(str(three_parts(tmp_path / "set")))
+    data.__dict__["_colours"] = ((0.0, 0.0, 0.0), ColourPCA(np.eye(3)))
+    whole = list(photo_loader(data, batch_size=16).epoch(1))
+    colours = torch.cat([batch.images[:, 0, 16, 16] for batch in whole])
+    assert sorted(colours.tolist()) == list(range(130))
+    assert (torch.cat([batch.labels for batch in whole]) == colours % 2).all()
+    assert colours.tolist() != sorted(colours.tolist())
+    for step in (0, 3, 8):
+        images = photo_loader(data, batch_size=16, workers=workers)
+        images.load_state_dict({"epoch": 1, "step": step})
+        assert all(same(*pair) for pair in zip(images, whole[step:], strict=True))
+        images.close()
+    ranks = [list(photo_loader(data, batch_size=16, rank=i, ranks=2).epoch(1)) for i in range(2)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([found[step].images for found in ranks]), batch.images)
