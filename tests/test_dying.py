@@ -396,7 +396,8 @@ def test_a_run_that_left_images_out_goes_on(folder: Path, tmp_path: Path) -> Non
 def test_the_roll_is_the_data_set_that_a_run_began_with(tmp_path: Path) -> None:
     copy = tmp_path / "photos"
     write_photos(copy, {"train": 5, "val": 2, "test": 1})
-    before = open_dataset(str(copy))
+    whole = open_dataset(str(copy))
+    before = replace(whole, train=replace(whole.train, left_out=2))
     roll.write(tmp_path / roll.NAME, before)
     (copy / "train/class0/003.jpg").unlink()
     lacking = open_dataset(str(copy))
@@ -404,6 +405,7 @@ def test_the_roll_is_the_data_set_that_a_run_began_with(tmp_path: Path) -> None:
     after = roll.restored(roll.find(tmp_path), lacking)
     assert after.trained_on == before.trained_on != lacking.trained_on
     assert after.train.names == before.train.names
+    assert after.train.left_out == 2
     assert (after.train.labels == before.train.labels).all()
     assert after.mean_rgb == before.mean_rgb
     assert (after.colour_pca.components == before.colour_pca.components).all()

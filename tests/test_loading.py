@@ -16,7 +16,7 @@ import torch
 
 from photos import write_photos
 from tars import three_parts
-from vggnet import InputError, RunError
+from vggnet import InputError, RunError, roll
 from vggnet.augment import ColourPCA, jittered_side
 from vggnet.datasets import Dataset, Part, digits, open_dataset
 from vggnet.images import Pixels, rescale
@@ -305,6 +305,10 @@ def test_shards_give_each_image_once_and_go_on_in_the_midst(tmp_path: Path, work
         images.load_state_dict({"epoch": 1, "step": step})
         assert all(same(*pair) for pair in zip(images, whole[step:], strict=True))
         images.close()
+    roll.write(tmp_path / roll.NAME, data)  # a roll of shards keeps their colours
+    again = roll.restored(roll.find(tmp_path), open_dataset(str(tmp_path / "set")))
+    assert again.trained_on == data.trained_on
+    assert (again.colour_pca.components == np.eye(3)).all()
     ranks = [list(photo_loader(data, batch_size=16, rank=i, ranks=2).epoch(1)) for i in range(2)]
     for step, batch in enumerate(whole):
         assert torch.equal(torch.cat([found[step].images for found in ranks]), batch.images)

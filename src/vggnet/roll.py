@@ -16,7 +16,7 @@ from vggnet.augment import ColourPCA
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles
-from vggnet.storage import Names
+from vggnet.storage import EncodedImages, Names
 
 NAME = "images.npz"
 _PARTS = ("train", "validation")
@@ -43,6 +43,7 @@ def write(path: Path, data: Dataset) -> None:
         columns[f"{name}_names"] = np.frombuffer("\0".join(part.names or ()).encode(), np.uint8)
         columns[f"{name}_labels"] = part.labels
         columns[f"{name}_identity"] = np.array(part.identity)
+        columns[f"{name}_left_out"] = np.array(part.left_out)
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -58,14 +59,16 @@ def restored(path: Path | None, data: Dataset) -> Dataset:
         InputError: for a file that is damaged.
     """
     images = data.train.images
-    if path is None or not isinstance(images, ImageFiles):
+    if path is None or not isinstance(images, EncodedImages):
         return data
+    parts: dict[str, Any] = {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            parts: dict[str, Any] = {}
-            for name in _PARTS:
+            # Samples do not go out of a shard one by one: those are listed as they were.
+            for name in _PARTS if isinstance(images, ImageFiles) else ():
                 names = Names.of(kept[f"{name}_names"].tobytes().decode().split("\0"))
-                part = Part(ImageFiles(images.root, names), kept[f"{name}_labels"], names)
+                labels, left_out = kept[f"{name}_labels"], int(kept[f"{name}_left_out"])
+                part = Part(ImageFiles(images.root, names), labels, names, left_out)
                 part.__dict__["identity"] = str(kept[f"{name}_identity"])
                 parts[name] = part
             r, g, b = kept["mean"].tolist()

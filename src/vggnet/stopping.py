@@ -114,4 +114,5 @@ def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[Non
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            # None: not by Python, which cannot put it back
+            signal.signal(number, signal.SIG_DFL if old is None else old)
