@@ -86,7 +86,8 @@ class Account:
         if batch < 1:
             raise InputError(f"batch {batch} is not 1 or more")
         values, eight_byte = self.config.in_channels * self.size[0] * self.size[1], 0
-        for layer in self.layers[:-1]:  # fc8's scores go into the loss
+        hidden = self.layers[:-1] if self.config.head else self.layers
+        for layer in hidden:  # fc8's scores go into the loss
             values += layer.activations
             if layer.kind == "lrn":
                 values += 3 * layer.activations
@@ -108,7 +109,10 @@ class Account:
             "weights": self.weights,
             "multiply_adds": self.multiply_adds,
             "activations": self.activations,
-            "receptive_field": {name: self.receptive_field(name) for name in ("pool5", "fc6")},
+            "receptive_field": {
+                name: self.receptive_field(name)
+                for name in ("pool5", "fc6")[: 1 + self.config.head]
+            },
         }
 
     def layers_json(self) -> list[dict[str, Any]]:

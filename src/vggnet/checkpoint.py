@@ -26,7 +26,8 @@ from vggnet.model import VGG, Provenance
 from vggnet.recipes import as_scale
 
 FORMAT = 1
-_KEY = "vggnet"
+KEY = "vggnet"
+"""Of the one metadata entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,8 @@ def save(model: VGG, path: str | Path, **provenance: Any) -> None:
         known = replace(known, class_names=tuple(names))
         if len(names) != model.config.num_classes:
             raise InputError(f"{len(names)} class names for {model.config.num_classes} classes")
-    difference = _difference(model.config, model.state_dict())
-    if difference:
-        raise InputError(f"save: the net is not the one that its config describes: {difference}")
+    if wrong := difference(model.config, model.state_dict()):
+        raise InputError(f"save: the net is not the one that its config describes: {wrong}")
     header = {
         "format": FORMAT,
         "version": __version__,
@@ -93,11 +93,9 @@ def load(path: str | Path, *, net: str | None = None) -> VGG:
     header = _header(path, raw)
     if net is not None and header.config.net != net:
         raise InputError(f"{path}: holds net {header.config.net}, not {net}")
-    difference = _difference(header.config, tensors)
-    if difference:
+    if wrong := difference(header.config, tensors):
         raise InputError(
-            f"{path}: does not hold the net {header.config.net} that its header describes: "
-            f"{difference}"
+            f"{path}: does not hold the net {header.config.net} that its header describes: {wrong}"
         )
     if tensors["mean"].tolist() != list(header.mean):
         raise InputError(f"{path}: the header's mean is not the one in the weights")
@@ -162,7 +160,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
         InputError, RunError: as `write_atomically`.
     """
     plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-    metadata = {_KEY: json.dumps(header)}
+    metadata = {KEY: json.dumps(header)}
     write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
 
 
@@ -178,12 +176,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
 
 def parse_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     """The JSON that `write_tensors` put beside the tensors."""
-    if not metadata or _KEY not in metadata:
+    if not metadata or KEY not in metadata:
         raise InputError(
-            f"{path}: safetensors, but without vggnet's header: it is not a file that vggnet wrote"
+            f"{path}: safetensors, but without vggnet's header: if these are a VGG's weights, make "
+            f"a file of them that describes itself: vggnet convert {path} NEW.safetensors"
         )
     try:
-        header = json.loads(metadata[_KEY])
+        header = json.loads(metadata[KEY])
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: its header is not JSON ({error})") from None
     if not isinstance(header, dict):
@@ -198,6 +197,7 @@ def provenance_of(header: dict[str, Any]) -> Provenance:
         class_names=None if names is None else tuple(names),
         S=None if scale is None else as_scale(scale),
         data=header.get("data"),
+        source=header.get("source"),
         **{key: header[key] for key in ("dataset", "seed", "recipe", "parent")},
     )
 
@@ -282,7 +282,10 @@ def _why_broken(path: Path) -> str:
         start = file.read(9)
     if len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 27:
         return "truncated or damaged: copy or download it again"
-    return "not a safetensors file"
+    return (
+        "not a safetensors file: weights in another format are converted by vggnet convert "
+        f"{path} NEW.safetensors"
+    )
 
 
 def _preprocessing(config: Config, mean: list[float]) -> dict[str, Any]:
@@ -291,7 +294,7 @@ def _preprocessing(config: Config, mean: list[float]) -> dict[str, Any]:
     return {"order": order, "range": [0, 255], "mean": mean, "inside_the_net": True}
 
 
-def _difference(config: Config, tensors: dict[str, Tensor]) -> str | None:
+def difference(config: Config, tensors: dict[str, Tensor]) -> str | None:
     """The first tensor that is not as the net of this config has it, in words."""
     try:
         with torch.device("meta"):

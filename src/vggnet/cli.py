@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vggnet import __version__
-from vggnet.commands import check_data, evaluate, info, reproduce, train
+from vggnet.commands import check_data, convert, evaluate, export, info, reproduce, train, weights
 from vggnet.errors import InputError, RunError
 from vggnet.stopping import Stopped, raising, stoppable
 
@@ -35,6 +35,17 @@ COMMANDS = {
     ),
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
+    "weights": Command(
+        "known public weights: sources, licences, errors; fetch them", weights.flags, weights.run
+    ),
+    "convert": Command(
+        "weights of torchvision, timm, Keras, Caffe, MatConvNet to vggnet's, and back",
+        convert.flags,
+        convert.run,
+    ),
+    "export": Command(
+        "a net for ONNX Runtime, OpenVINO, torch.export or ncnn", export.flags, export.run
+    ),
     "reproduce": Command(
         "the paper's grid on your data, its tables beside the paper's",
         reproduce.flags,

@@ -143,6 +143,9 @@ class Config:
     """Batch normalisation after every convolution. A departure: the paper has none."""
     lrn: Literal["krizhevsky", "caffe"] = "krizhevsky"
     """A-LRN's formula: alpha times the sum of squares (Krizhevsky), or times their mean (Caffe)."""
+    head: bool = True
+    """Whether fc6, fc7 and fc8 follow pool5. Without them the net gives activations, no scores:
+    what files of weights without a classifier hold."""
 
     def __post_init__(self) -> None:
         if self.net not in NETS:
@@ -165,6 +168,8 @@ class Config:
             raise InputError(f"dropout {self.dropout!r} is not a probability from 0 to below 1")
         if not isinstance(self.batch_norm, bool):
             raise InputError(f"batch_norm {self.batch_norm!r} is neither True nor False")
+        if not isinstance(self.head, bool):
+            raise InputError(f"head {self.head!r} is neither True nor False")
         if self.lrn not in ("krizhevsky", "caffe"):
             raise InputError(f"lrn {self.lrn!r} is not known: take 'krizhevsky' or 'caffe'")
 
@@ -179,6 +184,20 @@ class Config:
         return f"{self.net}-BN" if self.batch_norm else self.net
 
     @property
+    def smallest(self) -> int:
+        """Smallest side in pixels of an image that the net takes: the crop; without the head what
+        five poolings leave a pixel of."""
+        return self.crop if self.head else 32
+
+    def check_head(self) -> None:
+        """Raises InputError for a net without its classifier."""
+        if not self.head:
+            raise InputError(
+                f"net {self.title} is without its classifier (fc6, fc7 and fc8): it gives "
+                "activations and no scores; fine-tune it, or take weights with a classifier"
+            )
+
+    @property
     def weight_layers(self) -> int:
         """The number Table 1 heads a net with: convolutions and fully connected layers."""
         return sum(layer.kind in ("conv", "fc") for layer in self.layers())
@@ -188,7 +207,8 @@ class Config:
         return max(1, round(paper * self.width))
 
     def layers(self) -> tuple[Layer, ...]:
-        """Every step in order: `conv1_1`, `relu1_1`, …, `pool5`, `fc6`, `relu6`, `drop6`, …, `fc8`.
+        """Every step in order: `conv1_1`, `relu1_1`, …, `pool5`, `fc6`, `relu6`, `drop6`, …, `fc8`;
+        without the head up to `pool5`.
 
         A ReLU, an LRN or a batch normalisation bears the numbers of the convolution before it.
         fc6 sees a window of crop/32 × crop/32 of pool5; fc7 and fc8 see one cell.
@@ -214,6 +234,8 @@ class Config:
                     add(f"bn{s}_{i}", "bn")
                 add(f"relu{s}_{i}", "relu")
             add(f"pool{s}", "pool", kernel=2)
+        if not self.head:
+            return tuple(layers)
         add("fc6", "fc", self.channels(FC_CHANNELS), self.crop // 32)
         add("relu6", "relu")
         add("drop6", "dropout")

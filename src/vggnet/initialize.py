@@ -97,6 +97,8 @@ def staged_(model: "VGG", net_a: "VGG") -> list[str]:
 def whole_(model: "VGG", source: "VGG") -> None:
     """Copies every layer of the same net, as for S = 384 from S = 256 (§3.1).
 
+    From a source without its classifier, only the convolutions; fc6 to fc8 keep what they have.
+
     Raises:
         InputError: when the nets differ.
     """
@@ -107,7 +109,7 @@ def whole_(model: "VGG", source: "VGG") -> None:
         )
     if source.config.batch_norm != model.config.batch_norm:
         raise InputError("one of the nets is batch-normalised, the other is not")
-    _copy(model, source, [name for name, _ in model.named_children()])
+    _copy(model, source, [name for name, _ in source.named_children()])
 
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:

@@ -34,6 +34,8 @@ class Provenance:
     """Every value of the `TrainConfig`."""
     parent: str | None = None
     """SHA-256 of the weight file that the training started from, if there was one."""
+    source: str | None = None
+    """Of weights that other software wrote: whose format, and the SHA-256 of the file."""
 
 
 class VGG(nn.Module):
@@ -83,8 +85,10 @@ class VGG(nn.Module):
             images: N×C×H×W, RGB 0–255, H and W each at least the crop.
 
         Raises:
-            InputError: for another number of dimensions or channels, or an image below the crop.
+            InputError: for another number of dimensions or channels, an image below the crop, or
+                a net without its classifier (`Config.head`).
         """
+        self.config.check_head()
         return self._run(images, ("scores",))["scores"]
 
     def score_map(self, images: Tensor) -> Tensor:
@@ -93,6 +97,7 @@ class VGG(nn.Module):
         Cell (i, j) is what the net says of the window of pool5 whose corner is (i, j); neighbouring
         cells are 32 pixels apart in the image.
         """
+        self.config.check_head()
         return self._run(images, ("fc8",))["fc8"]
 
     def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -112,7 +117,7 @@ class VGG(nn.Module):
         if isinstance(names, str):
             raise InputError(f"activations takes a list of names: [{names!r}]")
         names = list(names)
-        known = [*self._names, "scores"]
+        known = [*self._names, *["scores"] * self.config.head]
         for name in names:
             if name not in known:
                 raise InputError(
@@ -142,16 +147,17 @@ class VGG(nn.Module):
         return kept
 
     def _check(self, images: Tensor) -> None:
-        crop, channels = self.config.crop, self.config.in_channels
+        smallest, channels = self.config.smallest, self.config.in_channels
         if images.dim() != 4 or images.shape[1] != channels:
             raise InputError(
                 f"images of shape {tuple(images.shape)}: net {self.config.net} takes "
                 f"N×{channels}×H×W" + (" (one image: add a batch dimension)" * (images.dim() == 3))
             )
-        if images.shape[2] < crop or images.shape[3] < crop:
+        if images.shape[2] < smallest or images.shape[3] < smallest:
+            what = "the crop" if self.config.head else "five poolings leave anything of,"
             raise InputError(
-                f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than the crop "
-                f"{crop}: rescale them to a smallest side of {crop} or more"
+                f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than {what} "
+                f"{smallest}: rescale them to a smallest side of {smallest} or more"
             )
 
     def _subtract_mean(self, images: Tensor) -> Tensor:

@@ -202,6 +202,10 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
 
 
 def _check_classes(path: Path, header: checkpoint.Header, data: Dataset) -> None:
+    try:
+        header.config.check_head()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     names, classes = header.provenance.class_names, header.config.num_classes
     if classes != len(data.class_names):
         raise InputError(f"{path}: {classes} classes; {data.name} has {len(data.class_names)}")

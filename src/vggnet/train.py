@@ -138,6 +138,7 @@ def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
         raise InputError(
             f"the net has {config.model.num_classes} classes, {data.name} has {classes}"
         )
+    config.model.check_head()
     if config.model.in_channels != 3:
         raise InputError(f"{data.name} has RGB images; the net takes {config.model.in_channels}")
     if config.tune == "fc" and (parent is None or parent.config.net != config.model.net):

@@ -1,0 +1,9 @@
+"""MatConvNet."""
+
+from pathlib import Path
+
+from vggnet.formats.foreign import Foreign
+
+
+def read(path: Path) -> Foreign:
+    raise NotImplementedError
