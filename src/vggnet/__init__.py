@@ -12,12 +12,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vggnet.accounting import account
-    from vggnet.checkpoint import load, read_header, save
+    from vggnet.checkpoint import read_header, save
     from vggnet.configs import NETS, Config
     from vggnet.errors import InputError, RunError
     from vggnet.evaluate import posteriors
     from vggnet.model import VGG, build
     from vggnet.recipes import TrainConfig
+    from vggnet.weights import load
 
 _HOMES = {
     "NETS": "configs",
@@ -28,7 +29,7 @@ _HOMES = {
     "TrainConfig": "recipes",
     "account": "accounting",
     "build": "model",
-    "load": "checkpoint",
+    "load": "weights",
     "posteriors": "evaluate",
     "read_header": "checkpoint",
     "save": "checkpoint",

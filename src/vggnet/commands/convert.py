@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> None:
     )
     config, known = model.config, model.provenance
     head = f"{config.num_classes:,} classes" if config.head else "no classifier"
-    named = f" ({', '.join(known.class_names[:3])}, …)" if known.class_names else ", no names"
-    print(f"{args.source}: net {config.title}, {head}{named if config.head else ''}")
+    names = known.class_names
+    some = ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "without names"
+    print(f"{args.source}: net {config.title}, {head}" + f" ({some})" * config.head)
     print(f"{args.target}: {written}")
 
 
