@@ -1,0 +1,202 @@
+"""Mutated weight files into `vggnet.load`: each gives a net or one InputError, soon and in little
+memory.
+
+    python tests/fuzzing.py --count 1000 [--only caffe] [--first 0]
+
+Prints JSON: for each kind of file how many were read, how many refused, and every failure with its
+seed. Inputs are read in child processes, so that one that kills its process is only a failure.
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SECONDS = 2.0
+"""Of processor time for an input."""
+MEMORY = 1 << 30
+"""More bytes in memory than before."""
+SHOWN = 20
+"""Failures of a kind of file."""
+BATCH = 250
+"""Inputs a child process."""
+
+Mutant = Callable[[random.Random], bytes]
+
+_NUMBERS = [
+    b"\xff" * 8,
+    b"\x00" * 8,
+    b"\xff\xff\xff\x7f" + b"\x00" * 4,
+    b"\x00" * 4 + b"\x00\x00\x00\x40",
+    (1 << 40).to_bytes(8, "little"),
+    (1 << 31).to_bytes(4, "little"),
+    (1 << 31).to_bytes(4, "big"),
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",  # a protobuf length
+]
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """One to sixteen changes, half of them near the beginning, where most of the structure is."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
+        reach = len(data) if rng.random() < 0.5 else min(4096, len(data))
+        at = rng.randrange(reach) if reach else 0
+        kind = rng.random()
+        if kind < 0.4 and data:
+            data[at] = rng.randrange(256)
+        elif kind < 0.5 and data:
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind < 0.7:
+            number = rng.choice(_NUMBERS)
+            data[at : at + len(number)] = number
+        elif kind < 0.8:
+            del data[at if rng.random() < 0.5 else rng.randrange(len(data) + 1) :]
+        elif kind < 0.9:
+            start, length = rng.randrange(len(data) + 1), rng.randrange(1, 256)
+            data[at : at + length] = data[start : start + length]
+        else:  # everything after it moves
+            data[at:at] = rng.randbytes(rng.randrange(1, 16))
+    return bytes(data)
+
+
+def plain(content: bytes) -> Mutant:
+    return lambda rng: mutated(content, rng)
+
+
+def in_zip(content: bytes) -> Mutant:
+    """A member is mutated, the zip around it stays whole."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    # Of PyTorch's many, the ones with structure.
+    chosen = [name for name in members if "/data/" not in name]
+
+    def mutant(rng: random.Random) -> bytes:
+        changed = rng.choice(chosen)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            for name, member in members.items():
+                file.writestr(name, mutated(member, rng) if name == changed else member)
+        return buffer.getvalue()
+
+    return mutant
+
+
+def kinds() -> dict[str, Mutant]:
+    """A small net in every format, and how it is mutated."""
+    import torch
+
+    import vggnet
+    from vggnet.formats import torchvision
+
+    assert vggnet.load  # imported before there are children
+    model = vggnet.build("A", crop=32, width=1 / 64, num_classes=3)
+    state = torchvision.state_dict(model)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        vggnet.save(model, folder / "own")
+        torch.save(state, folder / "zip")
+        torch.save(state, folder / "legacy", _use_new_zipfile_serialization=False)
+        own, zipped, legacy = ((folder / n).read_bytes() for n in ("own", "zip", "legacy"))
+    return {
+        "vggnet": plain(own),
+        "torch-zip": plain(zipped),
+        "torch-inside": in_zip(zipped),
+        "torch-legacy": plain(legacy),
+    }
+
+
+def _child(mutant: Mutant, seeds: range, path: Path, report: int) -> None:
+    """Reads inputs and tells of each; a crash leaves the seed that was begun as the last line."""
+    import vggnet
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + 4 * MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    def tell(*words: object) -> None:
+        os.write(report, (json.dumps(words) + "\n").encode())
+
+    for seed in seeds:
+        tell("begun", seed)
+        path.write_bytes(mutant(random.Random(seed)))
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            vggnet.load(path)
+            result = "read"
+        except vggnet.InputError as error:
+            text = str(error)
+            result = "refused" if str(path) in text and "\n" not in text else f"said {text!r}"
+        except BaseException as error:
+            result = f"raised {error!r}"[:200]
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before > MEMORY:
+            tell(seed, "took more than a gigabyte")
+            return
+        tell(seed, result)
+
+
+def fuzz(mutant: Mutant, seeds: range, folder: Path) -> tuple[Counter[str], dict[int, str]]:
+    """What came of the inputs, and the failures by seed."""
+    counts: Counter[str] = Counter()
+    failures: dict[int, str] = {}
+    first = seeds.start
+    while first < seeds.stop:
+        batch = range(first, min(first + BATCH, seeds.stop))
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.close(reading)
+                _child(mutant, batch, folder / "file", writing)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as file:
+            lines = [json.loads(line) for line in file]
+        _, status = os.waitpid(child, 0)
+        begun = [seed for word, seed in lines if word == "begun"]
+        results = {seed: result for seed, result in lines if seed != "begun"}
+        for seed, result in results.items():
+            counts[result if result in ("read", "refused") else "failed"] += 1
+            if result not in ("read", "refused") and len(failures) < SHOWN:
+                failures[seed] = result
+        if begun[-1] not in results:
+            hung = status == signal.SIGPROF
+            failures[begun[-1]] = "over 2 s" if hung else f"died, status {status}"
+            counts["failed"] += 1
+        first = begun[-1] + 1
+    return counts, failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, required=True, help="inputs of all kinds together")
+    parser.add_argument("--only", help="a kind of file")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    args = parser.parse_args()
+    chosen = {name: mutant for name, mutant in kinds().items() if args.only in (None, name)}
+    each = -(-args.count // len(chosen))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, mutant in chosen.items():
+            counts, failures = fuzz(mutant, range(args.first, args.first + each), Path(folder))
+            found[name] = {**counts, "failures": failures}
+            print(name, dict(counts), failures, file=sys.stderr, flush=True)
+    print(json.dumps(found))
+    return any(kind["failures"] for kind in found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
