@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,29 @@ def synset_names() -> dict[str, str]:
     return {
         synset: word if uses[word] == 1 else f"{word} ({synset})" for synset, word in first.items()
     }
+
+
+def devkit_classes(meta_mat: str | Path) -> dict[int, int]:
+    """ILSVRC2012_ID, 1 to 1,000, → index of the class in the order of the synsets, from 0.
+
+    The devkit numbers its classes in an order of its own, in which some publish their ground truth
+    and predictions; Caffe, Keras, torchvision and this package take them by synset.
+
+    Args:
+        meta_mat: the devkit's `data/meta.mat`.
+
+    Raises:
+        InputError: for a file that is not there, or not the devkit's; or without SciPy.
+    """
+    path = Path(meta_mat)
+    index = {synset: i for i, synset in enumerate(synset_names())}
+    found = {number: index[synset] for number, synset in _synsets(path).items() if synset in index}
+    if sorted(found) != list(range(1, 1001)) or len(set(found.values())) < 1000:
+        raise InputError(
+            f"{path}: does not number the 1,000 classes of ILSVRC-2012 ({len(found):,} of them are "
+            "in it): take the meta.mat of ILSVRC2012_devkit_t12.tar.gz"
+        )
+    return found
 
 
 def _are_synsets(labels: Iterable[str]) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from vggnet import initialize
 from vggnet.configs import LRN, Config, Layer
 from vggnet.errors import InputError
 from vggnet.recipes import Scale
+
+if TYPE_CHECKING:
+    from vggnet.card import Stated
 
 # R, G, B means of the ILSVRC-2012 training images as the authors released them with nets D and E.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
@@ -169,6 +173,124 @@ class VGG(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.config)
+
+    # The imports of the next three point down, since the methods' place is here: the one exception
+    # in tests/test_layout.py.
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        file: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> "VGG":
+        """Reads a net from a repository on the Hub, or from a folder that `save_pretrained` wrote.
+
+        A repository's weights may be vggnet's, or timm's or torchvision's, such as those of
+        timm/vgg16.tv_in1k; the net takes RGB 0–255 all the same.
+
+        Args:
+            name: of the repository, user/name; or a folder.
+            file: in it; model.safetensors or pytorch_model.bin by default.
+            revision: a branch, a tag or a commit.
+            cache_dir: instead of the Hub client's own.
+            token: for private repositories; by default that of `hf auth login`.
+            local_files_only: take what is in the cache, ask nobody.
+            options: `net`, `preprocessing` and `class_names` of `vggnet.load`.
+
+        Raises:
+            InputError: for a repository or file that is not there or may not be read, without
+                huggingface_hub, or as `vggnet.load`.
+            RunError: when the Hub cannot be reached and the cache does not have the file.
+        """
+        from vggnet import hub
+
+        return hub.load(
+            name,
+            file=file,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            **options,
+        )
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        results: "Sequence[Stated]" = (),
+        *,
+        dataset: str | None = None,
+        license: str | None = None,
+    ) -> None:
+        """Writes a folder as a repository on the Hub has it.
+
+        It holds model.safetensors, which describes itself; README.md, the card, written anew; and
+        config.json, which is there for the Hub and is not read.
+
+        Args:
+            folder: is made.
+            results: errors for the card, each with its protocol: `scoring.Result`, or what
+                `vggnet evaluate --json` printed. Without them the card states no error.
+            dataset: name of the one that the results are on; by default the training's.
+            license: of the weights, by the Hub's names, such as cc-by-4.0.
+
+        Raises:
+            InputError: for results that are not this net's, without huggingface_hub, or for a
+                folder that cannot be written.
+            RunError: when writing fails there.
+        """
+        from vggnet import hub
+
+        hub.save(self, folder, results, dataset=dataset, license=license)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        results: "Sequence[Stated]" = (),
+        *,
+        dataset: str | None = None,
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        message: str = "Weights and card, by vggnet",
+    ) -> str:
+        """Publishes the folder of `save_pretrained` as a repository on the Hub.
+
+        Args:
+            repo: user/name; made where it is not there.
+            results, dataset, license: as for `save_pretrained`.
+            private: whether a repository that is made is private; by default as its owner's are.
+            token: by default that of `hf auth login`.
+            branch: main by default.
+            message: of the commit.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            InputError: as `save_pretrained`; for a name that cannot be, or without the right.
+            RunError: when the Hub cannot be reached.
+        """
+        from vggnet import hub
+
+        return hub.push(
+            self,
+            repo,
+            results,
+            dataset=dataset,
+            license=license,
+            private=private,
+            token=token,
+            branch=branch,
+            commit_message=message,
+        )
 
 
 def _is_watched(layer: nn.Module) -> bool:
