@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import vggnet
 from vggnet.cli import COMMANDS, main
+from vggnet.formats import torchvision
 from vggnet.recipes import adaptation
 from vggnet.report import table
 
@@ -43,6 +46,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for i in range(10):
             pixels = rng.integers(0, 256, (40, 40 + i, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    torch.save(torchvision.state_dict(vggnet.build("D", crop=32, width=1 / 16)), "vgg16.pth")
     small = ["--crop", "32", "--width", "0.0625", "--epochs", "1", "--batch-size", "8"]
     lines = [line for block in blocks("console") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("vggnet")]

@@ -1,0 +1,376 @@
+"""Caffe's weights: held against Google's protobuf and a restatement of what Caffe computes."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from numpy.typing import NDArray
+
+from caffe_files import (
+    BGR_MEAN,
+    NEW,
+    OLD,
+    blob,
+    caffe_scores,
+    caffemodel,
+    doubles,
+    field,
+    floats,
+    layer,
+    old_blob,
+    old_sizes,
+    random_weights,
+    shape,
+    varint,
+)
+from vggnet import VGG, InputError, weights
+from vggnet.formats import caffe
+
+SMALL = random_weights("A", 32, 5)
+IMAGES = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+@pytest.mark.parametrize(("net", "crop"), [("D", 64), ("E", 32), ("C", 32)])
+def test_scores_are_caffes(tmp_path: Path, net: str, crop: int, form: dict[str, int]) -> None:
+    theirs = random_weights(net, crop, 7)
+    model = weights.load(write(tmp_path / "net.caffemodel", caffemodel(theirs, form)), net=net)
+    assert (model.config.crop, model.config.num_classes) == (crop, 7)
+    assert model.provenance.source is not None
+    assert model.provenance.source.startswith("Caffe, sha256 ")
+    for image in IMAGES[:, :crop, :crop]:
+        assert_scores(model, image, caffe_scores(theirs, image))
+
+
+def assert_scores(model: VGG, image: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
+    scores = model(torch.from_numpy(image).permute(2, 0, 1)[None])[0].detach().numpy()
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
+
+
+MEAN_VALUES = field(5, 104.0) + field(5, 117.0) + field(5, 123.0)
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+@pytest.mark.parametrize(
+    ("transform", "mean", "scale"),
+    [
+        (MEAN_VALUES, (104, 117, 123), 1),
+        (MEAN_VALUES + field(1, 0.0625), (104, 117, 123), 0.0625),
+        (field(1, 0.0625) + field(5, 100.0), (100, 100, 100), 0.0625),
+        (field(1, 0.0625), (0, 0, 0), 0.0625),
+        (field(1, 0.0625) + field(4, "mean.binaryproto"), BGR_MEAN, 0.0625),
+        (field(4, "mean.binaryproto") + field(2, 1) + field(3, 224), BGR_MEAN, 1),
+    ],
+)
+def test_a_snapshot_says_what_it_subtracts(
+    tmp_path: Path, form: dict[str, int], transform: bytes, mean: tuple[float, ...], scale: float
+) -> None:
+    data = layer(form, "data", 5, more=field(36 if form is OLD else 100, transform))
+    model = weights.load(write(tmp_path / "net", data + caffemodel(SMALL, form)))
+    image = IMAGES[0, :32, :32]
+    assert_scores(model, image, caffe_scores(SMALL, image, mean, scale))
+
+
+def test_a_net_of_one_channel_says_its_mean(tmp_path: Path) -> None:
+    grey = SMALL | {"conv1_1": (SMALL["conv1_1"][0][:, :1], SMALL["conv1_1"][1])}
+    data = layer(NEW, "data", "Data", more=field(100, field(5, 33.0))) + caffemodel(grey, NEW)
+    assert weights.load(write(tmp_path / "net", data)).mean.tolist() == [33.0]
+
+
+def googles() -> Any:
+    """NetParameter with the fields that matter, as caffe.proto declares them: floats as floats."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffe_test.proto", package="caffe_test")
+    one, many = 1, 3
+    i32, i64, text, single, double, message = 5, 3, 9, 2, 1, 11
+    declared = {
+        "Shape": [("dim", 1, many, i64, "")],
+        "Blob": [
+            ("num", 1, one, i32, ""),
+            ("channels", 2, one, i32, ""),
+            ("height", 3, one, i32, ""),
+            ("width", 4, one, i32, ""),
+            ("data", 5, many, single, ""),
+            ("shape", 7, one, message, "Shape"),
+            ("double_data", 8, many, double, ""),
+        ],
+        "Convolution": [("pad", 3, many, i32, ""), ("kernel_size", 4, many, i32, "")],
+        "V1Layer": [
+            ("name", 4, one, text, ""),
+            ("type", 5, one, i32, ""),
+            ("blobs", 6, many, message, "Blob"),
+            ("convolution_param", 10, one, message, "Convolution"),
+        ],
+        "Layer": [
+            ("name", 1, one, text, ""),
+            ("type", 2, one, text, ""),
+            ("blobs", 7, many, message, "Blob"),
+            ("convolution_param", 106, one, message, "Convolution"),
+        ],
+        "Net": [
+            ("name", 1, one, text, ""),
+            ("layers", 2, many, message, "V1Layer"),
+            ("layer", 100, many, message, "Layer"),
+        ],
+    }
+    for name, fields in declared.items():
+        described = file.message_type.add(name=name)
+        for key, number, label, kind, of in fields:
+            added = described.field.add(name=key, number=number, label=label, type=kind)
+            if of:
+                added.type_name = f".caffe_test.{of}"
+            elif label == many:
+                added.options.packed = key != "pad" and key != "kernel_size"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe_test.Net"))
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+def test_google_reads_in_our_test_files_what_we_put_there(form: dict[str, int]) -> None:
+    net = googles().FromString(caffemodel(SMALL, form))
+    layers = {one.name: one for one in (net.layers if form is OLD else net.layer) if one.blobs}
+    assert list(layers) == list(SMALL)
+    for name, (weight, bias) in SMALL.items():
+        first, second = layers[name].blobs
+        assert np.array_equal(np.array(first.data, np.float32), weight.ravel())
+        assert np.array_equal(np.array(second.data, np.float32), bias)
+        if form is NEW:
+            assert tuple(first.shape.dim) == weight.shape
+        else:
+            sizes = (first.num, first.channels, first.height, first.width)
+            assert sizes == (1,) * (4 - weight.ndim) + weight.shape
+
+
+@pytest.mark.parametrize("form", ["layers", "layer"])
+def test_what_google_writes_is_read(tmp_path: Path, form: str) -> None:
+    net = googles()(name="net")
+    getattr(net, form).add(name="data")
+    for name, (weight, bias) in SMALL.items():
+        one = getattr(net, form).add(name=name)
+        if name.startswith("conv"):
+            one.convolution_param.pad.append(1)
+            one.convolution_param.kernel_size.append(3)
+        for values in (weight, bias):
+            added = one.blobs.add(data=values.ravel())
+            added.shape.dim.extend(values.shape)
+    found = caffe.read(write(tmp_path / "net", net.SerializeToString())).tensors
+    assert_same(found)
+
+
+def assert_same(found: dict[str, torch.Tensor]) -> None:
+    assert len(found) == 2 * len(SMALL)
+    for name, (weight, bias) in SMALL.items():
+        assert np.array_equal(found[f"{name}.weight"].numpy(), weight), name
+        assert np.array_equal(found[f"{name}.bias"].numpy(), bias), name
+
+
+def unpacked(values: NDArray[Any]) -> bytes:
+    sizes = field(7, b"".join(field(1, size) for size in values.shape))
+    return sizes + floats(values)
+
+
+def in_pieces(values: NDArray[Any]) -> bytes:
+    flat = values.ravel()
+    return blob(values, data=floats(flat[:3]) + floats(flat[3:]))
+
+
+def one_by_one(values: NDArray[Any]) -> bytes:
+    """Biases as a repeated float that is not packed, which Caffe does not write."""
+    return blob(
+        values, data=None if values.ndim > 1 else b"".join(field(5, float(v)) for v in values)
+    )
+
+
+def convolutional(values: NDArray[Any]) -> bytes:
+    """fc6, fc7, fc8 as convolutions: all of 1×1 at a crop of 32."""
+    sizes = values.shape if values.ndim != 2 else (*values.shape, 1, 1)
+    return blob(values, shape(sizes))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        old_blob,
+        unpacked,
+        in_pieces,
+        convolutional,
+        lambda values: blob(values, data=doubles(values)),
+        one_by_one,
+        lambda values: blob(values, data=field(6, b"\0" * 8) + floats(values)),  # its gradient
+    ],
+)
+def test_every_way_to_write_a_blob(tmp_path: Path, way: Callable[[Any], bytes]) -> None:
+    assert_same(caffe.read(write(tmp_path / "net", caffemodel(SMALL, NEW, way))).tensors)
+
+
+def test_a_convolutional_fc6_is_flattened_as_caffe_does(tmp_path: Path) -> None:
+    theirs = random_weights("A", 64, 3)
+
+    def way(values: NDArray[Any]) -> bytes:
+        if values is theirs["fc6"][0]:
+            return blob(values, shape((256, 32, 2, 2)))
+        return convolutional(values)
+
+    found = caffe.read(write(tmp_path / "net", caffemodel(theirs, NEW, way))).tensors
+    assert np.array_equal(found["fc6.weight"].numpy(), theirs["fc6"][0])
+
+
+def test_fine_tuned_nets_and_nets_without_a_head(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", caffemodel(SMALL, NEW, rename={"fc8": "fc8_flickr"}))
+    assert_same(caffe.read(path).tensors)
+    body = {name: value for name, value in SMALL.items() if name.startswith("conv")}
+    assert not weights.load(write(tmp_path / "b", caffemodel(body, OLD))).config.head
+
+
+def test_settings_that_are_not_stored_are_not_missed(tmp_path: Path) -> None:
+    data = b"".join(
+        layer(NEW, name, "", [blob(weight), blob(bias)]) for name, (weight, bias) in SMALL.items()
+    )
+    assert data.startswith(b"\xa2\x06")
+    assert weights.load(write(tmp_path / "net", data)).config.net == "A"
+
+
+def changed(name: str, *blobs: bytes, form: dict[str, int] = NEW, more: bytes = b"") -> bytes:
+    """The small net with another layer instead of one."""
+    rest = {key: value for key, value in SMALL.items() if key != name}
+    return caffemodel(rest, form) + layer(form, name, "", blobs, more)
+
+
+W, B = SMALL["conv1_1"]
+GOOD = caffemodel(SMALL, OLD)
+V0 = field(2, field(1, field(1, "conv1_1") + field(50, blob(W))))
+
+
+def setting(number: int, value: int) -> bytes:
+    return changed("conv1_1", blob(W), blob(B), more=field(106, field(3, 1) + field(number, value)))
+
+
+def nan(values: NDArray[Any]) -> NDArray[Any]:
+    return np.full_like(values, np.nan)
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "truncated": (GOOD[:-10], "truncated or damaged"),
+    "truncated at a layer": (GOOD[: len(GOOD) // 2], "truncated or damaged"),
+    "cut after a layer": (caffemodel({"conv1_1": (W, B)}, OLD), "of no VGG net"),
+    "only a name": (field(1, "net"), "has no layers with weights"),
+    "text": (b"\nname: 'VGG'", "truncated or damaged"),
+    "one bare key": (b"\x0a", "truncated or damaged"),
+    "endless varint": (b"\x0a" + b"\xff" * 20, "truncated or damaged"),
+    "groups": (field(1, "net") + b"\x0b\x0c", "truncated or damaged"),
+    "V0": (V0, "upgrade_net_proto_binary"),
+    "many layers": (b"\x12\x00" * 10_000_000, "more than 1,000 fields"),
+    "many blobs": (changed("fc8", *[b""] * 1100), "more than 1,000 fields"),
+    "many names": (field(1, "net") * 5000, "more than 1,000 fields"),
+    "another layer": (
+        GOOD + layer(OLD, "bn1", 4, [blob(W), blob(B)]),
+        "'bn1' has weights, and no VGG net",
+    ),
+    "two of one name": (GOOD + layer(OLD, "fc7", 14, [blob(W), blob(B)]), "has two layers fc7"),
+    "LRN": (GOOD + layer(OLD, "norm1", 15), "'norm1' is a local response normalisation"),
+    "LRN, new": (GOOD + layer(NEW, "norm1", "LRN"), "'norm1' is a local response normalisation"),
+    "one blob": (changed("conv1_1", blob(W)), "conv1_1 has 1 blobs, expected a weight and a bias"),
+    "no data": (changed("conv1_1", shape(W.shape), blob(B)), "conv1_1.weight has no data"),
+    "mean of two": (
+        layer(NEW, "data", "Data", more=field(100, field(5, 1.0) * 2)) + GOOD,
+        "its layer of data subtracts",
+    ),
+    "no scale": (
+        layer(NEW, "data", "Data", more=field(100, field(1, 0.0))) + GOOD,
+        "multiplies by 0.0",
+    ),
+    "mean NaN": (
+        layer(NEW, "data", "Data", more=field(100, field(5, float("nan")))) + GOOD,
+        "subtracts .nan",
+    ),
+    "wrong size": (changed("conv1_1", blob(W, shape((3, 3))), blob(B)), "said to be 3×3 and has"),
+    "negative size": (changed("conv1_1", blob(W, shape((-4, -27))), blob(B)), "said to be 1844"),
+    "huge sizes": (
+        changed("conv1_1", blob(W, shape([1 << 62] * 40)), blob(B)),
+        "4611686018427387904×…",
+    ),
+    "empty": (changed("conv1_1", blob(W, shape((0,)), field(5, b"")), blob(B)), "and has 0 bytes"),
+    "odd bytes": (changed("conv1_1", blob(W, data=field(5, b"abcde")), blob(B)), "has 5 bytes"),
+    "no sizes": (changed("conv1_1", floats(W), blob(B)), "said to be 0×0×0×0"),
+    "scalar": (changed("conv1_1", field(7, b"") + floats(W[0, 0, 0, :1]), blob(B)), "no VGG net"),
+    "matrix": (changed("conv1_1", blob(W, shape((4, 27))), blob(B)), "of no VGG net"),
+    "flat": (changed("fc6", blob(W, shape((W.size,))), blob(B)), "is no net that vggnet can make"),
+    "no fc7": (changed("fc7"), "fc7.bias is missing"),
+    "no fc8": (changed("fc8"), "has no fc8.weight"),
+    "NaN": (changed("conv1_1", blob(W), blob(nan(B))), "conv1_1.bias has values that are not fin"),
+    "too large": (
+        changed("conv1_1", blob(W), blob(B, data=doubles(B.astype(float) * 1e300))),
+        "conv1_1.bias has values that are not finite",
+    ),
+    "pad": (setting(3, 100), "conv1_1 has pad 1 100, and a VGG net's has 1"),
+    "no pad": (
+        changed("conv1_1", blob(W), blob(B), more=field(106, b"")),
+        "conv1_1 has pad 0, and a VGG net's has 1",
+    ),
+    "pad, old": (
+        changed("conv1_1", blob(W), blob(B), form=OLD, more=field(10, field(3, 100))),
+        "conv1_1 has pad 100",
+    ),
+    "stride": (setting(6, 2), "conv1_1 has stride 2"),
+    "dilation": (setting(18, 2), "conv1_1 has dilation 2"),
+    "group": (setting(5, 2), "conv1_1 has group 2"),
+    "transposed": (
+        changed("fc7", *map(blob, SMALL["fc7"]), more=field(117, field(6, 1))),
+        "fc7 is stored transposed",
+    ),
+    "odd name": (GOOD + layer(OLD, "a\nb" * 99, 4, [blob(W)]), r"a\\nb"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, data: bytes, message: str) -> None:
+    path = write(tmp_path / "net.caffemodel", data)
+    with pytest.raises(InputError, match=message) as caught:
+        weights.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        caffe.read(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        caffe.read(tmp_path / "missing")
+    with pytest.raises(InputError, match="no layers"):
+        caffe.read(write(tmp_path / "empty", b""))
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(1 << 31)  # a hole: no bytes on the disk
+    with pytest.raises(InputError, match="larger than 2 GiB"):
+        caffe.read(huge)
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    for form in (OLD, NEW):
+        # Short blobs, so that most of the changed bytes are structure.
+        tiny = {name: (w.ravel()[:2], b[:1]) for name, (w, b) in SMALL.items()}
+        good = caffemodel(tiny, form, blob)
+        for _ in range(150):
+            data = bytearray(good)
+            for _ in range(chance.randint(1, 4)):
+                data[chance.randrange(1, len(data))] = chance.choice((0, 0x7F, 0x80, 0xFF))
+            path = write(tmp_path / "net", bytes(data[: chance.choice((len(data), 300))]))
+            with pytest.raises(InputError, match="net: "):
+                weights.load(path)
+
+
+def test_varints_of_our_own() -> None:
+    assert [varint(n) for n in (1, 300, -1)] == [b"\1", b"\xac\2", b"\xff" * 9 + b"\1"]
+    assert old_sizes((2, 300)) == b"\x08\1\x10\1\x18\2\x20\xac\2"
