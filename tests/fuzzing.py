@@ -14,9 +14,11 @@ import os
 import random
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -91,14 +93,37 @@ def in_zip(content: bytes) -> Mutant:
     return mutant
 
 
+def in_variables(content: bytes) -> Mutant:
+    """The packed variables of a MAT-file are mutated before they are packed again."""
+    variables, at = [], 128
+    while at < len(content):
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        variables.append(zlib.decompress(content[at + 8 : at + 8 + size]))
+        at += 8 + size
+
+    def mutant(rng: random.Random) -> bytes:
+        changed = rng.randrange(len(variables))
+        result = content[:128]
+        for i, variable in enumerate(variables):
+            packed = zlib.compress(mutated(variable, rng) if i == changed else variable, 1)
+            result += struct.pack("<II", 15, len(packed)) + packed
+        return result
+
+    return mutant
+
+
 def kinds() -> dict[str, Mutant]:
     """A small net in every format, and how it is mutated."""
     import torch
+    from safetensors.torch import save_file
 
+    import caffe_files
+    import keras_files
+    import mat_files
     import vggnet
     from vggnet.formats import torchvision
 
-    assert vggnet.load  # imported before there are children
+    callable(vggnet.load)  # imported before there are children
     model = vggnet.build("A", crop=32, width=1 / 64, num_classes=3)
     state = torchvision.state_dict(model)
     with tempfile.TemporaryDirectory() as name:
@@ -106,12 +131,28 @@ def kinds() -> dict[str, Mutant]:
         vggnet.save(model, folder / "own")
         torch.save(state, folder / "zip")
         torch.save(state, folder / "legacy", _use_new_zipfile_serialization=False)
-        own, zipped, legacy = ((folder / n).read_bytes() for n in ("own", "zip", "legacy"))
+        save_file(state, folder / "safetensors")
+        keras_files.run("one", folder)
+        theirs = caffe_files.random_weights("A", 32, 3)
+        mat_files.matconvnet(folder / "mat", theirs)
+        mat_files.matconvnet(folder / "packed", theirs, compressed=True)
+        content = {path.name: path.read_bytes() for path in folder.iterdir()}
     return {
-        "vggnet": plain(own),
-        "torch-zip": plain(zipped),
-        "torch-inside": in_zip(zipped),
-        "torch-legacy": plain(legacy),
+        "vggnet": plain(content["own"]),
+        "safetensors": plain(content["safetensors"]),
+        "torch-zip": plain(content["zip"]),
+        "torch-inside": in_zip(content["zip"]),
+        "torch-legacy": plain(content["legacy"]),
+        "keras-legacy": plain(content["vgg16.legacy.h5"]),
+        "keras-whole": plain(content["vgg16.whole.h5"]),
+        "keras-weights": plain(content["vgg16.weights.h5"]),
+        "keras-zip": plain(content["vgg16.keras"]),
+        "keras-inside": in_zip(content["vgg16.keras"]),
+        "caffe-old": plain(caffe_files.caffemodel(theirs, caffe_files.OLD)),
+        "caffe-new": plain(caffe_files.caffemodel(theirs, caffe_files.NEW)),
+        "matlab": plain(content["mat"]),
+        "matlab-packed": plain(content["packed"]),
+        "matlab-inside": in_variables(content["packed"]),
     }
 
 

@@ -1,6 +1,7 @@
 """Files that Keras itself writes, and what it makes of ours; run apart, for its import warns.
 
     python -W ignore tests/keras_files.py make FOLDER     small nets in every layout
+    python -W ignore tests/keras_files.py one FOLDER      one small net in every layout
     python -W ignore tests/keras_files.py full FOLDER     VGG16 and VGG19 at full size
     python -W ignore tests/keras_files.py score FOLDER    of the files that jobs.json names
 
@@ -196,6 +197,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", target]:
             make(Path(target))
+        case ["one", target]:
+            keep(Path(target), "vgg16", narrow("VGG16", 32))
         case ["full", target]:
             full(Path(target))
         case ["score", target]:

