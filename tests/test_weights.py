@@ -20,6 +20,7 @@ from vggnet.cli import main
 from vggnet.formats import torchvision
 from vggnet.formats.foreign import NAMED, Preprocessing
 from vggnet.imagenet import synset_names
+from vggnet.initialize import whole_
 
 # torchvision's own notation: channels, M for a pooling.
 LAYERS = {
@@ -239,13 +240,32 @@ def test_a_net_without_a_classifier_can_be_started_from(tmp_path: Path) -> None:
     source = vggnet.VGG(vggnet.Config("D", crop=32, width=1 / 16, head=False))
     target = vggnet.build("D", crop=32, width=1 / 16, num_classes=3)
     before = target.get_parameter("fc6.weight").clone()
-    from vggnet.initialize import whole_
-
     whole_(target, source)
     assert torch.equal(
         target.get_parameter("conv5_3.weight"), source.get_parameter("conv5_3.weight")
     )
     assert torch.equal(target.get_parameter("fc6.weight"), before)
+
+
+def test_a_net_of_other_classes_can_be_started_from() -> None:
+    source = vggnet.build("D", crop=32, width=1 / 16, num_classes=1000)
+    target = vggnet.build("D", crop=32, width=1 / 16, num_classes=3, seed=1)
+    before = target.get_parameter("fc8.weight").clone()
+    whole_(target, source)
+    assert torch.equal(target.get_parameter("fc7.weight"), source.get_parameter("fc7.weight"))
+    assert torch.equal(target.get_parameter("fc8.weight"), before)
+
+
+def test_fine_tuning_a_converted_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(Torchvision("vgg16", classes=9, side=1).state_dict(), tmp_path / "vgg16.pth")
+    converted = str(tmp_path / "vgg16.safetensors")
+    assert main(["convert", str(tmp_path / "vgg16.pth"), converted]) == 0
+    sizes = ["--crop", "32", "--width", "0.0625", "--epochs", "1"]
+    command = ["train", "digits", "--net", "D", "--out", str(tmp_path / "run"), *sizes]
+    assert main([*command, "--init-from", converted]) == 0
+    assert "fc8 starts at random" in capsys.readouterr().out
+    assert main([*command, "--init-from", str(tmp_path / "vgg16.pth")]) == 2
+    assert "vggnet convert" in capsys.readouterr().err
 
 
 WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {

@@ -98,6 +98,7 @@ def whole_(model: "VGG", source: "VGG") -> None:
     """Copies every layer of the same net, as for S = 384 from S = 256 (§3.1).
 
     From a source without its classifier, only the convolutions; fc6 to fc8 keep what they have.
+    From one with other classes, all but fc8.
 
     Raises:
         InputError: when the nets differ.
@@ -109,7 +110,10 @@ def whole_(model: "VGG", source: "VGG") -> None:
         )
     if source.config.batch_norm != model.config.batch_norm:
         raise InputError("one of the nets is batch-normalised, the other is not")
-    _copy(model, source, [name for name, _ in source.named_children()])
+    names = [name for name, _ in source.named_children()]
+    if source.config.head and source.config.num_classes != model.config.num_classes:
+        names.remove("fc8")
+    _copy(model, source, names)
 
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:

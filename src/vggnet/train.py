@@ -66,7 +66,8 @@ def train(
         config: every value of the run.
         data: its training part is trained on; its validation part decides when the rate falls.
         out: the run's folder.
-        parent: weight file to start from: of net A for a deeper net (staged), or of the same net.
+        parent: weight file to start from: of net A for a deeper net (staged), or of the same net;
+            of that without fc8 where it has other classes, without fc6 to fc8 where it has none.
         device: cuda where there is one, by default; else the CPU.
         log: gets a line an epoch.
         label: shown before the progress bar; the net's name by default.

@@ -92,10 +92,14 @@ def run(args: argparse.Namespace) -> None:
     check(config.init)
     device = device_of(args)
     checkpoint.check_writable(args.out / "weights.safetensors")
-    if args.init_from is not None:
-        checkpoint.read_header(args.init_from)
+    start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
     data = readable(opened(args.data), parts_of(args.out), args, args.out)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
+    if start is not None and start.net == model.net:
+        if not start.head:
+            say(f"fc6, fc7 and fc8 start at random: {args.init_from} has no classifier")
+        elif start.num_classes != config.model.num_classes:
+            say(f"fc8 starts at random: {args.init_from} has {start.num_classes:,} other classes")
     workers = workers_of(args, data, device)
     weights = train(
         config,
