@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -34,6 +35,25 @@ _BATCH_PIXELS, _BATCH_PIXELS_ON_CPU = 64 * 224 * 224, 8 * 224 * 224
 _BATCH_IMAGES = 256
 _WAITING_PIXELS = 2048 * 256 * 341
 """Views of all shapes together that wait for others of their shape: half a gigabyte."""
+
+
+class Net(Interface):
+    """What `measure` asks of a net: a `VGG`, or an exported file in its runtime."""
+
+    training: bool
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def mean(self) -> Tensor:
+        """One value a channel, on the device that images go to."""
+        ...
+
+    def eval(self) -> object: ...
+    def train(self, mode: bool = True) -> object: ...
+    def score_map(self, images: Tensor) -> Tensor:
+        """N×3×H×W, uint8, to scores before the soft-max, N×K×h×w."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +195,7 @@ def check_scales(config: Config, scales: Sequence[int]) -> None:
 
 
 def measure(
-    models: Sequence[VGG],
+    models: Sequence[Net],
     images: Sequence[Pixels],
     wanted: Sequence[Collection[Term]],
     *,
@@ -250,7 +270,7 @@ def measure(
 class _Pass:
     """One net's way through the images: views that wait for a full batch, and what came out."""
 
-    def __init__(self, model: VGG, terms: list[Term], n: int, most_waiting: int) -> None:
+    def __init__(self, model: Net, terms: list[Term], n: int, most_waiting: int) -> None:
         self.model, self.terms, self.most_waiting = model, terms, most_waiting
         self.batch_pixels = (
             _BATCH_PIXELS_ON_CPU if model.mean.device.type == "cpu" else _BATCH_PIXELS
@@ -337,7 +357,7 @@ class _Pass:
 
 
 @contextmanager
-def _evaluating(model: VGG) -> Iterator[None]:
+def _evaluating(model: Net) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:

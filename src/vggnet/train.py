@@ -21,7 +21,8 @@ from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
-from vggnet.model import VGG, FullyConnected, Provenance, empty
+from vggnet.model import VGG, Provenance, empty
+from vggnet.modules import FullyConnected
 from vggnet.protocols import single_scale
 from vggnet.readers import DiedError, default_workers
 from vggnet.recipes import Plateau, TrainConfig
