@@ -1,6 +1,8 @@
 """Caffe's weights: held against Google's protobuf and a restatement of what Caffe computes."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from caffe_files import (
 )
 from vggnet import VGG, InputError, weights
 from vggnet.formats import caffe
+from vggnet.formats.caffemodel import net_parameter
 
 SMALL = random_weights("A", 32, 5)
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -184,11 +187,9 @@ def in_pieces(values: NDArray[Any]) -> bytes:
     return blob(values, data=floats(flat[:3]) + floats(flat[3:]))
 
 
-def one_by_one(values: NDArray[Any]) -> bytes:
-    """Biases as a repeated float that is not packed, which Caffe does not write."""
-    return blob(
-        values, data=None if values.ndim > 1 else b"".join(field(5, float(v)) for v in values)
-    )
+def doubles_in_pieces(values: NDArray[Any]) -> bytes:
+    flat = values.ravel()
+    return blob(values, data=doubles(flat[:1]) + doubles(flat[1:]) + doubles(flat[:0]))
 
 
 def convolutional(values: NDArray[Any]) -> bytes:
@@ -205,7 +206,7 @@ def convolutional(values: NDArray[Any]) -> bytes:
         in_pieces,
         convolutional,
         lambda values: blob(values, data=doubles(values)),
-        one_by_one,
+        doubles_in_pieces,
         lambda values: blob(values, data=field(6, b"\0" * 8) + floats(values)),  # its gradient
     ],
 )
@@ -272,6 +273,19 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "many layers": (b"\x12\x00" * 10_000_000, "more than 1,000 fields"),
     "many blobs": (changed("fc8", *[b""] * 1100), "more than 1,000 fields"),
     "many names": (field(1, "net") * 5000, "more than 1,000 fields"),
+    "many in all": (layer(OLD, "relu", 18, more=field(7, 0) * 20) * 900, "or 10,000 in all"),
+    "many sizes": (changed("fc8", blob(W, shape([0] * 1100)), blob(B)), "more than 1,000 fields"),
+    "a number for a layer": (field(1, "net") + field(2, 7), "has no layers with weights"),
+    "a number for a blob": (
+        changed("conv1_1", blob(W), more=field(7, 3)),
+        "conv1_1 has 1 blobs, expected",
+    ),
+    "floats one by one": (
+        changed("conv1_1", blob(W), blob(B, data=b"".join(field(5, float(b)) for b in B))),
+        "conv1_1.bias has no data",
+    ),
+    "field 0": (GOOD + field(2, b"\2\0"), "truncated or damaged"),
+    "long key": (GOOD + b"\x92\x80\x80\x80\x80\x01\0", "truncated or damaged"),
     "another layer": (
         GOOD + layer(OLD, "bn1", 4, [blob(W), blob(B)]),
         "'bn1' has weights, and no VGG net",
@@ -294,7 +308,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         "subtracts .nan",
     ),
     "wrong size": (changed("conv1_1", blob(W, shape((3, 3))), blob(B)), "said to be 3×3 and has"),
-    "negative size": (changed("conv1_1", blob(W, shape((-4, -27))), blob(B)), "said to be 1844"),
+    "negative size": (
+        changed("conv1_1", blob(W, shape((-4, -27))), blob(B)),
+        "said to be -4×-27 and has",
+    ),
     "huge sizes": (
         changed("conv1_1", blob(W, shape([1 << 62] * 40)), blob(B)),
         "4611686018427387904×…",
@@ -354,6 +371,54 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         file.truncate(1 << 31)  # a hole: no bytes on the disk
     with pytest.raises(InputError, match="larger than 2 GiB"):
         caffe.read(huge)
+
+
+LOAD = """
+import resource, sys
+from vggnet import InputError, weights
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    weights.load(sys.argv[2])
+except InputError:
+    pass
+before = most()
+try:
+    weights.load(sys.argv[1])
+except InputError as error:
+    print(most() - before, str(error).removeprefix(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"", b"\x12\0"),  # empty layers
+        (b"\x12", b"\x32\0"),  # empty blobs of a layer
+        (b"\x12", b"\x52\0"),  # its settings, again and again
+    ],
+)
+def test_many_parts_cost_no_more_than_their_file(tmp_path: Path, start: bytes, part: bytes) -> None:
+    size = 100_000_000
+    parts = part * (size // len(part))
+    bomb = write(tmp_path / "bomb", start + (varint(len(parts)) if start else b"") + parts)
+    small = write(tmp_path / "small", field(1, "net"))
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, bomb, small], capture_output=True, text=True, check=True
+    )
+    grown, said = result.stdout.split(maxsplit=1)
+    assert int(grown) < 400_000_000 / 1024
+    assert said.startswith(": has more than 1,000 fields")
+    assert said.count("\n") == 1
+
+
+def test_without_protobuf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "net", GOOD)
+    net_parameter.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("google.protobuf")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"needs protobuf: pip install 'vggnet\[caffe\]'"):
+        weights.load(path)
 
 
 def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:

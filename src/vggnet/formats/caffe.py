@@ -1,19 +1,14 @@
 """Caffe's weights, `….caffemodel`: the authors' own of nets D and E, and nets fine-tuned from them.
 
-A file is one protocol buffer (caffe.proto of BVLC/caffe), of which a dozen fields matter here. They
-are read where they lie, without Google's library, which copies the half gigabyte once more, and
-builds any number of parts that a message has.
-
 Caffe convolves as PyTorch does, without turning the kernel, and flattens in the order C, row,
 column. Its pooling rounds odd sizes up where ours drops the last row or column: of images whose
 sides are multiples of 32, such as the crop, there is no difference.
 """
 
-import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,39 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggnet.errors import InputError
-from vggnet.formats.foreign import CAFFE, Foreign, Preprocessing
+from vggnet.formats import caffemodel
+from vggnet.formats.foreign import CAFFE, Foreign, Preprocessing, check_convolution, our_name
 
-_LARGEST = 1 << 31
-"""Bytes: no protocol buffer is larger."""
-_MOST_FIELDS = 1000
-"""In one message. The authors' E has 45 layers, and each of them a dozen fields."""
-
-Fields = dict[int, list[int | memoryview]]
-"""Of a message: by number, in the order of the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """The field numbers of a layer."""
-
-    name: int
-    type: int
-    blobs: int
-    convolution: int
-    inner_product: int
-    transform: int
-    lrn: int | bytes
-    """What `type` is for local response normalisation."""
-
-
-_V0 = 1
-"""In a V1 layer: the layer is of a still older form, inside."""
-_FORMS = {2: _Form(4, 5, 6, 10, 17, 36, 15), 100: _Form(1, 2, 7, 106, 117, 100, b"LRN")}
-"""By their number in the net: `layers` (V1LayerParameter) and `layer` (LayerParameter)."""
-_SCALE, _MEAN_FILE, _MEAN_VALUE = 1, 4, 5
-_SHAPE, _DATA, _DOUBLES = 7, 5, 8
-_SIZES = (1, 2, 3, 4)
-"""num, channels, height and width of a blob from before it had a shape."""
+_V1_LRN = 15
+"""The number of local response normalisation among V1LayerParameter's types."""
 
 
 def read(path: Path) -> Foreign:
@@ -66,22 +33,16 @@ def read(path: Path) -> Foreign:
 
     Raises:
         InputError: for a file that is damaged or of Caffe's first form (V0), or layers that are
-            none of a VGG net's.
+            none of a VGG net's; or without protobuf.
     """
-    try:
-        if path.stat().st_size >= _LARGEST:
-            raise InputError(f"{path}: is larger than 2 GiB, which no file of Caffe's is")
-        data = memoryview(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    net = _message(path, data)
     tensors: dict[str, Tensor] = {}
-    transforms: list[Fields] = []
-    for number, form in _FORMS.items():
-        for data in _bytes(net, number):
-            layer = _message(path, data)
-            tensors |= _layer(path, layer, form, tensors.keys())
-            transforms += [_message(path, one) for one in _bytes(layer, form.transform)]
+    transforms: list[Any] = []
+    for net in caffemodel.layers(path):
+        # fc6 has 411 MB as bytes, message, arrays and tensors; two at a time are held.
+        arrays, found = _layer(path, net, tensors.keys())
+        del net
+        tensors |= {name: _tensor(arrays.pop(name)) for name in list(arrays)}
+        transforms += found
     if not tensors:
         raise InputError(
             f"{path}: has no layers with weights: not a .caffemodel, or damaged: copy or download "
@@ -91,51 +52,14 @@ def read(path: Path) -> Foreign:
     return Foreign("Caffe", tensors, _preprocessing(path, transforms, *channels))
 
 
-def our_name(path: Path, name: str) -> str:
-    """The name of a layer with weights: ours are Caffe's, but fine-tuning renames the last.
-
-    Raises:
-        InputError: for a layer that no VGG net has.
-    """
-    if name.startswith("fc8"):
-        return "fc8"
-    if not re.fullmatch(r"conv[1-9]_[1-9]|fc[67]", name):
-        raise InputError(
-            f"{path}: its layer {name[:60]!r} has weights, and no VGG net of the paper has such a "
-            "layer (they are conv1_1, …, fc8)"
-        )
-    return name
-
-
-def check_convolution(path: Path, name: str, kernel: int, **settings: list[int]) -> None:
-    """Refuses a convolution of other settings than VGG's, which give the same weights other scores.
-
-    Args:
-        path: named in the error.
-        name: of the layer, ours.
-        kernel: its side in pixels.
-        settings: all values of `pad`, and of `stride`, `dilation`, `group` where there are any.
-    """
-    for what, values in settings.items():
-        wanted = (kernel // 2 if name.startswith("conv") else 0) if what == "pad" else 1
-        if any(value != wanted for value in values):
-            raise InputError(
-                f"{path}: {name} has {what} {' '.join(map(str, values[:4]))}, and a VGG net's has "
-                f"{wanted}: it is another net"
-            )
-
-
-def _preprocessing(path: Path, transforms: list[Fields], channels: int = 3) -> Preprocessing:
+def _preprocessing(path: Path, transforms: list[Any], channels: int = 3) -> Preprocessing:
     """Of the first layer of data that has a mean or a scale: (BGR - mean) · scale."""
     for transform in transforms:
-        means, scales = (
-            [float(value) for data in _bytes(transform, number) for value in _floats(data)]
-            for number in (_MEAN_VALUE, _SCALE)
-        )
-        scale = scales[-1] if scales else 1.0
+        means = list(transform.mean_value)
+        scale = transform.scale if transform.HasField("scale") else 1.0
         if not means and scale == 1:
             continue
-        if not means and _MEAN_FILE in transform:
+        if not means and transform.HasField("mean_file"):
             means = list(reversed(CAFFE.mean))
         means = means or [0.0]
         if len(means) == 1:
@@ -152,138 +76,74 @@ def _preprocessing(path: Path, transforms: list[Fields], channels: int = 3) -> P
     return CAFFE
 
 
-def _floats(data: memoryview) -> NDArray[np.float32]:
-    return np.frombuffer(data[: len(data) // 4 * 4], "<f4")[:_MOST_FIELDS]
-
-
-def _layer(path: Path, layer: Fields, form: _Form, known: Collection[str]) -> dict[str, Tensor]:
-    if form is _FORMS[2] and _V0 in layer:
+def _layer(
+    path: Path, net: Any, known: Collection[str]
+) -> tuple[dict[str, NDArray[np.floating[Any]]], list[Any]]:
+    """The weight and bias of the one layer of a net, if it has them, and its `transform_param`."""
+    layer: Any = [*net.layers, *net.layer][0]
+    if net.layers and layer.HasField("layer"):
         raise InputError(
             f"{path}: is in Caffe's first form (V0): upgrade it with Caffe's own "
             "upgrade_net_proto_binary"
         )
-    name = "".join(str(text, "utf-8", "replace") for text in _bytes(layer, form.name)[-1:])
-    if form.lrn in layer.get(form.type, []):
+    name = layer.name[:99].decode(errors="replace")  # which may claim to be of any length
+    if layer.type in (_V1_LRN, b"LRN"):
         raise InputError(
             f"{path}: its layer {name[:60]!r} is a local response normalisation, which of VGG nets "
             "only A-LRN has, and Caffe's files of it are not read: build it with vggnet"
         )
-    blobs = _bytes(layer, form.blobs)
-    if not blobs:
-        return {}
+    transforms = [layer.transform_param] if layer.HasField("transform_param") else []
+    if not layer.blobs:
+        return {}, transforms
     ours = our_name(path, name)
-    if len(blobs) != 2:
-        raise InputError(f"{path}: {ours} has {len(blobs)} blobs, expected a weight and a bias")
-    weight, bias = _blob(path, f"{ours}.weight", blobs[0]), _blob(path, f"{ours}.bias", blobs[1])
-    for message in _bytes(layer, form.convolution):
-        fields = _message(path, message)
+    if len(layer.blobs) != 2:
+        raise InputError(
+            f"{path}: {ours} has {len(layer.blobs)} blobs, expected a weight and a bias"
+        )
+    weight = _blob(path, f"{ours}.weight", layer.blobs[0])
+    bias = _blob(path, f"{ours}.bias", layer.blobs[1])
+    if layer.HasField("convolution_param"):
+        settings = layer.convolution_param
         check_convolution(
             path,
             ours,
             weight.shape[-1] if weight.ndim else 1,
-            pad=_integers(path, fields, 3, 9, 10) or [0],
-            stride=_integers(path, fields, 6, 13, 14),
-            dilation=_integers(path, fields, 18),
-            group=_integers(path, fields, 5),
+            pad=[*settings.pad, *settings.pad_h, *settings.pad_w] or [0],
+            stride=[*settings.stride, *settings.stride_h, *settings.stride_w],
+            dilation=list(settings.dilation),
+            group=list(settings.group),
         )
-    for message in _bytes(layer, form.inner_product):
-        if any(_integers(path, _message(path, message), 6)):
-            raise InputError(f"{path}: {ours} is stored transposed: save it as Caffe's default is")
+    if layer.inner_product_param.transpose:
+        raise InputError(f"{path}: {ours} is stored transposed: save it as Caffe's default is")
     if f"{ours}.weight" in known:
         raise InputError(f"{path}: has two layers {ours}")
     if ours.startswith("fc"):
         # Before blobs had shapes, matrices were 1×1×out×in. fc6 as a convolution is out×C×h×w.
         matrix = weight.shape[2:] if weight.shape[:2] == (1, 1) else (*weight.shape[:1], -1)
         weight = weight.reshape(matrix)
-    return {
-        f"{ours}.weight": torch.from_numpy(weight),
-        f"{ours}.bias": torch.from_numpy(bias.reshape(-1)),
-    }
+    return {f"{ours}.weight": weight, f"{ours}.bias": bias.reshape(-1)}, transforms
 
 
-def _blob(path: Path, name: str, data: memoryview) -> NDArray[np.float32]:
-    blob = _message(path, data)
-    shapes = _bytes(blob, _SHAPE)
-    if shapes:
-        sizes = _integers(path, _message(path, shapes[-1]), 1)
+def _blob(path: Path, name: str, blob: Any) -> NDArray[np.floating[Any]]:
+    """Its values as they are stored; read-only."""
+    if blob.HasField("shape"):
+        sizes = list(blob.shape.dim)
     else:
-        sizes = [(_integers(path, blob, number) or [0])[-1] for number in _SIZES]
-    dtype = np.dtype("<f4") if _DATA in blob else np.dtype("<f8")
-    pieces = _bytes(blob, _DATA if _DATA in blob else _DOUBLES)
-    if not pieces:
+        sizes = [blob.num, blob.channels, blob.height, blob.width]
+    if not blob.data and not blob.double_data:
         raise InputError(f"{path}: {name} has no data: save it with Caffe itself")
-    values = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    if len(sizes) > 4 or prod(sizes) * dtype.itemsize != len(values) or not len(values):
-        claimed = "×".join(map(str, sizes[:4])) + "×…" * (len(sizes) > 4)
+    values = b"".join(blob.data or blob.double_data)
+    dtype = np.dtype("<f4" if blob.data else "<f8")
+    claimed = prod(sizes) * dtype.itemsize
+    if not values or len(sizes) > 4 or min(sizes, default=1) < 1 or claimed != len(values):
+        shown = "×".join(map(str, sizes[:4])) + "×…" * (len(sizes) > 4)
         raise InputError(
-            f"{path}: {name} is said to be {claimed} and has {len(values):,} bytes: copy or "
+            f"{path}: {name} is said to be {shown} and has {len(values):,} bytes: copy or "
             "download it again"
         )
+    return np.frombuffer(values, dtype).reshape(sizes)
+
+
+def _tensor(values: NDArray[np.floating[Any]]) -> Tensor:
     with np.errstate(all="ignore"):  # what is no float32 becomes an infinity, which is refused
-        return np.array(np.frombuffer(values, dtype), np.float32).reshape(sizes)
-
-
-def _bytes(fields: Fields, number: int) -> list[memoryview]:
-    return [value for value in fields.get(number, []) if isinstance(value, memoryview)]
-
-
-def _integers(path: Path, fields: Fields, *numbers: int) -> list[int]:
-    """The values of repeated integers, one by one or packed."""
-    found: list[int] = []
-    for number in numbers:
-        for value in fields.get(number, []):
-            if isinstance(value, int):
-                found.append(value)
-                continue
-            position = 0
-            while position < len(value) and len(found) <= _MOST_FIELDS:
-                integer, position = _varint(path, value, position)
-                found.append(integer)
-    return found
-
-
-def _message(path: Path, data: memoryview) -> Fields:
-    """Splits a message into its fields: integers, and all others as their bytes."""
-    fields: Fields = {}
-    position = 0
-    for _ in range(_MOST_FIELDS):
-        if position == len(data):
-            return fields
-        key, position = _varint(path, data, position)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, position = _varint(path, data, position)
-            fields.setdefault(number, []).append(value)
-            continue
-        if kind == 2:
-            size, position = _varint(path, data, position)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise _damaged(path)
-        if position + size > len(data):
-            raise _damaged(path)
-        fields.setdefault(number, []).append(data[position : position + size])
-        position += size
-    if position == len(data):
-        return fields
-    raise InputError(
-        f"{path}: has more than {_MOST_FIELDS:,} fields in one message: no weights of Caffe's"
-    )
-
-
-def _varint(path: Path, data: memoryview, position: int) -> tuple[int, int]:
-    """Seven bits a byte, the lowest first; and where the next field begins."""
-    value = 0
-    for shift, byte in enumerate(data[position : position + 10]):
-        value |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            return value, position + shift + 1
-    raise _damaged(path)
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"{path}: cannot be read as Caffe's weights (truncated or damaged, or another format): "
-        "copy or download it again"
-    )
+        return torch.from_numpy(values.astype(np.float32))

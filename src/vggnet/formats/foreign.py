@@ -1,5 +1,6 @@
 """What a weight file of other software holds, in our names and layouts, and the net made of it."""
 
+import re
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
@@ -97,6 +98,41 @@ class Foreign:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
     """In the order of the scores, where the file has them."""
+
+
+def our_name(path: Path, name: str) -> str:
+    """Of a layer with weights under the authors' names, which are ours but for a renamed last one,
+    such as fc8_flickr.
+
+    Raises:
+        InputError: for a layer that no VGG net has.
+    """
+    if name.startswith("fc8"):
+        return "fc8"
+    if not re.fullmatch(r"conv[1-9]_[1-9]|fc[67]", name):
+        raise InputError(
+            f"{path}: its layer {name[:60]!r} has weights, and no VGG net of the paper has such a "
+            "layer (they are conv1_1, …, fc8)"
+        )
+    return name
+
+
+def check_convolution(path: Path, name: str, kernel: int, **settings: list[int]) -> None:
+    """Refuses a convolution of other settings than VGG's, which give the same weights other scores.
+
+    Args:
+        path: named in the error.
+        name: of the layer, ours.
+        kernel: its side in pixels.
+        settings: all values of `pad`, and of `stride`, `dilation`, `group` where there are any.
+    """
+    for what, values in settings.items():
+        wanted = (kernel // 2 if name.startswith("conv") else 0) if what == "pad" else 1
+        if any(value != wanted for value in values):
+            raise InputError(
+                f"{path}: {name} has {what} {' '.join(map(str, values[:4]))}, and a VGG net's has "
+                f"{wanted}: it is another net"
+            )
 
 
 def assemble(

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from vggnet.errors import InputError
 from vggnet.formats import matfile
-from vggnet.formats.caffe import check_convolution, our_name
-from vggnet.formats.foreign import Foreign, Preprocessing
+from vggnet.formats.foreign import Foreign, Preprocessing, check_convolution, our_name
 from vggnet.imagenet import class_names, synset_names
 
 _VARIABLES = ("layers", "meta", "normalization", "classes", "net")
