@@ -596,3 +596,13 @@ def test_converting(made: Path, tmp_path: Path) -> None:
     _, said = convert(tmp_path / "net.safetensors", tmp_path / "again.h5")
     assert said.endswith("images preprocess_input")
     check(load(tmp_path / "again.h5"), made / "vgg16")
+
+
+def test_theanos_kernels_are_refused(tmp_path: Path) -> None:
+    """Keras of that backend convolved with the kernel turned."""
+    keras.write(net_of("D"), tmp_path / "net.h5")
+    load(tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "a") as file:
+        file.attrs["backend"] = "theano"
+    with pytest.raises(InputError, match="Theano's Keras wrote it"):
+        load(tmp_path / "net.h5")

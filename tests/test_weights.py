@@ -17,10 +17,12 @@ from torch import Tensor, nn
 import vggnet
 from vggnet import InputError, weights
 from vggnet.cli import main
+from vggnet.datasets import digits
 from vggnet.formats import torchvision
 from vggnet.formats.foreign import NAMED, Preprocessing
 from vggnet.imagenet import synset_names
-from vggnet.initialize import whole_
+from vggnet.initialize import staged_, whole_
+from vggnet.train import build_for
 
 # torchvision's own notation: channels, M for a pooling.
 LAYERS = {
@@ -170,7 +172,7 @@ def test_timms_scores_are_our_dense_scores(
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     model = vggnet.load(tmp_path / "model.safetensors")
     assert model.provenance.source is not None
-    assert model.provenance.source.startswith("timm, sha256 ")
+    assert model.provenance.source.startswith("timm, images RGB 0–1, minus 0.485,")
     images = photographs(*size)
     close(model(images), net(normalised(images)))
 
@@ -256,6 +258,32 @@ def test_a_net_of_other_classes_can_be_started_from() -> None:
     assert torch.equal(target.get_parameter("fc8.weight"), before)
 
 
+def test_staging_from_a_net_a_without_a_classifier() -> None:
+    source = vggnet.VGG(vggnet.Config("A", crop=32, width=1 / 16, head=False))
+    target = vggnet.build("B", crop=32, width=1 / 16, num_classes=3)
+    assert staged_(target, source) == ["conv1_1", "conv2_1", "conv3_1", "conv3_2"]
+    assert torch.equal(target.get_parameter("conv3_2.bias"), source.get_parameter("conv3_2.bias"))
+
+
+@torch.inference_mode()
+def test_training_further_keeps_what_the_convolutions_see(tmp_path: Path) -> None:
+    """Of weights with another mean than the new data's."""
+    source = vggnet.build("A", crop=32, width=1 / 16, num_classes=9, mean=(51, 102, 204))
+    config = vggnet.TrainConfig(vggnet.Config("A", num_classes=10, crop=32, width=1 / 16), S=37)
+    model = build_for(config, digits(), source)
+    images = photographs(32, 32)
+    layers = ["conv1_1", "pool5", "fc7"]
+    for name, value in source.activations(images, layers).items():
+        assert torch.equal(model.activations(images, layers)[name], value), name
+
+
+def test_impossible_preprocessing() -> None:
+    cases: list[dict[str, Any]] = [{"std": (0, 1, 1)}, {"scale": 0}, {"mean": (1, 2)}]
+    for wrong in [*cases, {"order": "GBR"}]:
+        with pytest.raises(InputError, match=r"pre-processing|order 'GBR'"):
+            Preprocessing(**wrong)
+
+
 def test_fine_tuning_a_converted_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(Torchvision("vgg16", classes=9, side=1).state_dict(), tmp_path / "vgg16.pth")
     converted = str(tmp_path / "vgg16.safetensors")
@@ -306,6 +334,9 @@ def test_every_preprocessing(name: str, tmp_path: Path) -> None:
     mean = torch.tensor([123.68, 116.779, 103.939], dtype=torch.float64)[:, None, None]
     expected = {
         "torchvision": lambda: normalised(images).double(),
+        "torchvision-features": lambda: (
+            images - 255 * torch.tensor([0.48235, 0.45882, 0.40784]).double()[:, None, None]
+        ),
         "caffe": lambda: (images - mean).flip(1),
         "rgb-mean": lambda: images - mean,
         "rgb-255": lambda: images,
@@ -331,11 +362,16 @@ def test_class_names(tmp_path: Path) -> None:
     assert names is not None
     assert names == tuple(synset_names().values())
     assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
-    assert model.provenance.dataset == "imagenet"
+    assert model.provenance.dataset is None  # a thousand classes are no proof
     own = tuple(f"class {i}" for i in range(1000))
     assert vggnet.load(tmp_path / "net.pth", class_names=own).provenance.class_names == own
-    with pytest.raises(InputError, match="2 class names for 1000 classes"):
-        vggnet.load(tmp_path / "net.pth", class_names=("a", "b"))
+    for names, message in (
+        (("a", "b"), "2 class names for 1000 classes"),
+        (("a",) * 1000, "not all different"),
+        ((), "0 class names for 1000 classes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            vggnet.load(tmp_path / "net.pth", class_names=names)
 
 
 def test_weights_with_another_mean(tmp_path: Path) -> None:
@@ -343,7 +379,9 @@ def test_weights_with_another_mean(tmp_path: Path) -> None:
     model = vggnet.build("A", crop=32, width=1 / 16, num_classes=2, mean=(51, 102, 204))
     vggnet.save(model, tmp_path / "own.safetensors")
     _, written = weights.convert(tmp_path / "own.safetensors", tmp_path / "net.pth")
+    assert "vgg11 of 0.0625 times the channels for crops of 32" in written
     assert "minus 0.2, 0.4, 0.8 of R, G, B, divided by 0.229, 0.224, 0.225" in written
+    assert "not what torchvision's transforms subtract" in written
     net = Torchvision("vgg11", classes=2, side=1).eval()
     net.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
     images = photographs(32, 32)
@@ -475,6 +513,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["convert", source, target, *names, "--preprocessing", "rgb-1"]) == 0
     out = capsys.readouterr().out
     assert "net A, 2 classes (cat, dog)" in out
+    assert "torchvision, images RGB 0–1\n" in out
     assert "images RGB 0–255" in out
     header = vggnet.read_header(target)
     assert header.provenance.class_names == ("cat", "dog")
@@ -482,7 +521,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     cases = {
         (source, str(tmp_path / "a.onnx")): "choose by the ending",
         (source, source): "is the source itself",
-        (source, target, "--preprocessing", "bgr"): "take one of torchvision, caffe",
+        (
+            source,
+            target,
+            "--preprocessing",
+            "bgr",
+        ): "take one of torchvision, torchvision-features, caffe",
         (target, str(tmp_path / "b.pth"), "--preprocessing", "rgb-1"): "has its own pre-processing",
         (source, target, "--class-names", str(tmp_path / "nope")): "nope: cannot be read",
         (source, str(tmp_path / "names" / "x.pth")): "is not a folder",
@@ -490,9 +534,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for arguments, message in cases.items():
         assert main(["convert", *arguments]) == 2
         assert message in capsys.readouterr().err
-    (tmp_path / "names").write_text("cat\ncat\n")
-    assert main(["convert", source, target, *names]) == 2
-    assert "none twice" in capsys.readouterr().err
+    for content in ("cat\ncat\n", "", "cat\n\n"):
+        (tmp_path / "names").write_text(content)
+        assert main(["convert", source, target, *names]) == 2
+        assert "give a class a line, none empty, none twice" in capsys.readouterr().err
+    (tmp_path / "names").write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert main(["convert", source, target.upper(), *names]) == 0
+    assert vggnet.read_header(target.upper()).provenance.class_names == ("cat", "dog")
 
 
 def test_nets_that_torchvision_does_not_have(tmp_path: Path) -> None:

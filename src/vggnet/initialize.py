@@ -70,10 +70,11 @@ def initialize_(model: nn.Module, init: Init, generator: Generator | None = None
 def staged_(model: "VGG", net_a: "VGG") -> list[str]:
     """Copies net A's first four convolutions and its three FC layers into a deeper net (§3.1).
 
-    The other layers keep what they have. Batch normalisations go with their convolutions.
+    The other layers keep what they have. Batch normalisations go with their convolutions. Of a
+    source of other classes fc8 stays, of one without a classifier fc6 to fc8.
 
     Args:
-        model: the net to set, in place; made with A's classes, crop, width and channels.
+        model: the net to set, in place; made with A's crop, width and channels.
         net_a: a trained net A.
 
     Returns:
@@ -86,7 +87,7 @@ def staged_(model: "VGG", net_a: "VGG") -> list[str]:
         raise InputError(f"staged initialisation copies from net A, not from {net_a.config.net}")
     if net_a.config.batch_norm != model.config.batch_norm:
         raise InputError("staged initialisation: one of the nets is batch-normalised, one is not")
-    names = list(STAGED_LAYERS)
+    names = [name for name in STAGED_LAYERS if name not in _without(model, net_a)]
     if model.config.batch_norm:
         names += [name.replace("conv", "bn") for name in STAGED_LAYERS if name.startswith("conv")]
     _copy(model, net_a, names)
@@ -110,10 +111,15 @@ def whole_(model: "VGG", source: "VGG") -> None:
         )
     if source.config.batch_norm != model.config.batch_norm:
         raise InputError("one of the nets is batch-normalised, the other is not")
-    names = [name for name, _ in source.named_children()]
-    if source.config.head and source.config.num_classes != model.config.num_classes:
-        names.remove("fc8")
-    _copy(model, source, names)
+    left_out = _without(model, source)
+    _copy(model, source, [name for name, _ in source.named_children() if name not in left_out])
+
+
+def _without(model: "VGG", source: "VGG") -> tuple[str, ...]:
+    """What cannot be copied: fc8 of other classes, or all three where the source has none."""
+    if not source.config.head:
+        return "fc6", "fc7", "fc8"
+    return ("fc8",) * (source.config.num_classes != model.config.num_classes)
 
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:

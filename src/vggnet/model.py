@@ -39,7 +39,8 @@ class Provenance:
     parent: str | None = None
     """SHA-256 of the weight file that the training started from, if there was one."""
     source: str | None = None
-    """Of weights that other software wrote: whose format, and the SHA-256 of the file."""
+    """Of weights that other software wrote: whose format, what images they expected there, and the
+    SHA-256 of the file."""
 
 
 class VGG(nn.Module):

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from vggnet.configs import Config
 from vggnet.errors import InputError
-from vggnet.formats.foreign import CAFFE, RGB_MEAN, TORCHVISION
-from vggnet.formats.torchvision import FEATURES
+from vggnet.formats.foreign import CAFFE, FEATURES, RGB_MEAN, TORCHVISION
 
 NOT_STATED = "not stated"
 

@@ -68,7 +68,7 @@ def train(
         data: its training part is trained on; its validation part decides when the rate falls.
         out: the run's folder.
         parent: weight file to start from: of net A for a deeper net (staged), or of the same net;
-            of that without fc8 where it has other classes, without fc6 to fc8 where it has none.
+            Without fc8 where it has other classes, without fc6 to fc8 where it has none.
         device: cuda where there is one, by default; else the CPU.
         log: gets a line an epoch.
         label: shown before the progress bar; the net's name by default.
@@ -148,11 +148,13 @@ def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
             f"tune fc: the convolutions stay as they are, so give trained weights of net "
             f"{config.model.net} to start from"
         )
-    model = empty(config.model, data.mean_rgb)
+    whole = parent is not None and parent.config.net == config.model.net
+    # Weights that are trained further keep the mean that they were trained with.
+    model = empty(config.model, parent.mean.tolist() if whole and parent else data.mean_rgb)
     generator = torch.Generator().manual_seed(config.seed)
     initialize.initialize_(model, config.init, generator)
     if parent is not None:
-        copy = initialize.whole_ if parent.config.net == config.model.net else initialize.staged_
+        copy = initialize.whole_ if whole else initialize.staged_
         copy(model, parent)
     if config.tune == "fc":
         for layer in model.children():

@@ -10,7 +10,7 @@ from vggnet import checkpoint
 from vggnet.checkpoint import existing, write_atomically
 from vggnet.errors import InputError
 from vggnet.formats import caffe, keras, matconvnet, timm, torchfile, torchvision
-from vggnet.formats.foreign import Foreign, Preprocessing, assemble
+from vggnet.formats.foreign import TORCHVISION, Foreign, Preprocessing, assemble
 from vggnet.model import VGG
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -110,7 +110,9 @@ def _write_pth(model: VGG, path: Path) -> str:
     state = torchvision.state_dict(model)
     write_atomically(path, lambda temporary: torch.save(state, temporary))
     images = torchvision.preprocessing(model)
-    return f"torchvision's {torchvision.title(model.config)}, images {images}"
+    other = ", which is not what torchvision's transforms subtract, and the file cannot say so"
+    warning = other * (images != TORCHVISION)
+    return f"torchvision's {torchvision.title(model.config)}, images {images}{warning}"
 
 
 def _write_h5(model: VGG, path: Path) -> str:
@@ -152,10 +154,11 @@ def convert(
             a place that cannot be written.
     """
     source, target = Path(source), Path(target)
-    if target.suffix not in WRITERS:
+    ending = target.suffix.lower()
+    if ending not in WRITERS:
         raise InputError(f"{target}: takes {', '.join(WRITERS)}: choose by the ending")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: is the source itself: choose another name")
     checkpoint.check_writable(target)
     model = load(source, preprocessing=preprocessing, class_names=class_names)
-    return model, WRITERS[target.suffix](model, target)
+    return model, WRITERS[ending](model, target)

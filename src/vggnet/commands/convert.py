@@ -23,8 +23,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--preprocessing",
         metavar="NAME",
         help="what SRC's weights expect, where they were not trained as their format's own "
-        "software does: torchvision (RGB 0–1, its mean and std), caffe (BGR 0–255 minus the mean), "
-        "rgb-mean, rgb-255, rgb-1",
+        "software does: torchvision (RGB 0–1, its mean and std), torchvision-features (of its "
+        "features-only file), caffe (BGR 0–255 minus the mean), rgb-mean, rgb-255, rgb-1",
     )
     parser.add_argument(
         "--class-names",
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
     names = known.class_names
     some = ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "without names"
     print(f"{args.source}: net {config.title}, {head}" + f" ({some})" * config.head)
+    if known.source is not None:
+        print(f"{args.source}: {known.source.rpartition(', sha256')[0]}")
     print(f"{args.target}: {written}")
 
 
@@ -59,10 +61,10 @@ def _names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        names = tuple(path.read_text(encoding="utf-8").splitlines())
+        names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({why})") from None
-    if not all(name.strip() for name in names) or len(set(names)) < len(names):
+    if not names or not all(map(str.strip, names)) or len(set(names)) < len(names):
         raise InputError(f"{path}: give a class a line, none empty, none twice")
     return names

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
     data = readable(opened(args.data), parts_of(args.out), args, args.out)
     config = replace(config, model=replace(model, num_classes=len(data.class_names)))
-    if start is not None and start.net == model.net:
+    if start is not None:
         if not start.head:
             say(f"fc6, fc7 and fc8 start at random: {args.init_from} has no classifier")
         elif start.num_classes != config.model.num_classes:

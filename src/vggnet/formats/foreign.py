@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from math import isqrt
+from math import isfinite, isqrt
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,18 @@ class Preprocessing:
     """What the pixels are divided by first: 255 where the net was trained on 0–1."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR"):
+            raise InputError(f"order {self.order!r} of the channels: take RGB or BGR")
+        divisors = (self.scale, *self.std)
+        if not all(map(isfinite, (*divisors, *self.mean))) or not all(divisors):
+            raise InputError(
+                f"pre-processing: scale {self.scale} and std {self.std} must not be 0, and these "
+                f"and the mean {self.mean} must be finite"
+            )
+        if len(self.mean) != len(self.std):
+            raise InputError(f"pre-processing ({self}): give a mean and a std for each channel")
 
     def folded(self, conv1_1: Tensor) -> tuple[Tensor, tuple[float, ...]]:
         """conv1_1's weight and the mean for images RGB 0–255 from which only a mean is subtracted.
@@ -72,12 +84,16 @@ class Preprocessing:
 
 TORCHVISION = Preprocessing("RGB", 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """torchvision's and timm's own weights."""
+FEATURES = Preprocessing("RGB", 255.0, (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
+"""Of `VGG16_Weights.IMAGENET1K_FEATURES`: the authors' convolutions, turned to RGB, and a
+classifier of NaN."""
 CAFFE = Preprocessing("BGR", 1.0, IMAGENET_MEAN)
 """The authors' weights, and those of Keras, which are the same (`preprocess_input`)."""
 RGB_MEAN = Preprocessing("RGB", 1.0, IMAGENET_MEAN)
 """The authors' weights with conv1_1 turned to RGB, as MatConvNet has them."""
 NAMED = {
     "torchvision": TORCHVISION,
+    "torchvision-features": FEATURES,
     "caffe": CAFFE,
     "rgb-mean": RGB_MEAN,
     "rgb-255": Preprocessing(),
@@ -191,18 +207,18 @@ def assemble(
     with torch.device("meta"):
         model = VGG(config, mean)
     model.load_state_dict(tensors, assign=True)
-    names = class_names or foreign.class_names
+    names = foreign.class_names if class_names is None else tuple(class_names)
     if not config.head:
         names = None
     elif names is None and config.num_classes == 1000:
         names = tuple(synset_names().values())
     if names is not None and len(names) != config.num_classes:
         raise InputError(f"{path}: {len(names)} class names for {config.num_classes} classes")
-    imagenet = names == tuple(synset_names().values())
+    if names is not None and len(set(names)) < len(names):
+        raise InputError(f"{path}: its class names are not all different: give others")
     model.provenance = Provenance(
         class_names=names,
-        dataset="imagenet" if imagenet else None,
-        source=f"{foreign.format}, sha256 {checkpoint.sha256(path)}",
+        source=f"{foreign.format}, images {given}, sha256 {checkpoint.sha256(path)}",
     )
     return model.eval()
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vggnet.errors import InputError
 
-TEXTS = ("name", "model_config")
-"""The attributes that are read: of a layer's variables, and of a whole model's file."""
+TEXTS = ("name", "model_config", "backend")
+"""The attributes that are read: of a layer's variables, a whole model, what wrote the file."""
 
 # VGG19 saved as a whole takes 3,000 reads, 60 thousand bytes and 150 objects.
 _READS, _BYTES, _LARGEST_READ = 20_000, 4 << 20, 256 << 10

@@ -66,6 +66,11 @@ def read(path: Path) -> Foreign:
     with path.open("rb") as file:
         start, size, model = _part(path, file)
         found = hdf5.contents(path, file, start, size)
+        if "theano" in [text for (_, name), text in found.texts.items() if name == "backend"]:
+            raise InputError(
+                f"{path}: Theano's Keras wrote it, whose kernels are turned by 180°: take the file "
+                "of the TensorFlow backend (…_tf_kernels.h5)"
+            )
         layers = _layers(path, found, model or found.texts.get(("", "model_config")))
         _check(path, layers)
         layers.sort(key=lambda layer: str(layer.ours))  # fc6 after the convolutions

@@ -8,14 +8,10 @@ from torch import Tensor
 
 from vggnet.configs import Config
 from vggnet.errors import InputError
-from vggnet.formats.foreign import TORCHVISION, Foreign, Preprocessing
+from vggnet.formats.foreign import FEATURES, TORCHVISION, Foreign, Preprocessing
 from vggnet.model import VGG
 
 NETS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
-
-FEATURES = Preprocessing("RGB", 255.0, (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
-"""Of `VGG16_Weights.IMAGENET1K_FEATURES`: the authors' convolutions, turned to RGB, and a
-classifier of NaN."""
 
 _HEAD = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
 _PARTS = {"conv": ("weight", "bias"), "fc": ("weight", "bias")}
@@ -57,7 +53,7 @@ def read(path: Path, tensors: dict[str, Tensor]) -> Foreign:
         value.is_floating_point() and value.isnan().all() for value in classifier
     ):
         found = {key: value for key, value in found.items() if not key.startswith("fc")}
-        return Foreign("torchvision", found, FEATURES if config.net == "D" else TORCHVISION)
+        return Foreign("torchvision", found, FEATURES if config.title == "D" else TORCHVISION)
     return Foreign("torchvision", found, TORCHVISION)
 
 
@@ -91,8 +87,13 @@ def renamed(tensors: dict[str, Tensor], config: Config, head: dict[str, str]) ->
 
 
 def title(config: Config) -> str:
-    """torchvision's name of a net."""
-    return NETS[config.net] + "_bn" * config.batch_norm
+    """torchvision's name of a net; its own class has neither other widths nor other crops."""
+    name = NETS[config.net] + "_bn" * config.batch_norm
+    if config.width != 1:
+        name += f" of {config.width:g} times the channels"
+    if config.crop != 224 and config.head:
+        name += f" for crops of {config.crop}"
+    return name
 
 
 def state_dict(model: VGG) -> dict[str, Tensor]:
@@ -110,9 +111,12 @@ def state_dict(model: VGG) -> dict[str, Tensor]:
         )
     if config.in_channels != 3:
         raise InputError(f"torchvision's nets take 3 channels; this one takes {config.in_channels}")
-    ours = model.state_dict()
+    ours = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     ours["conv1_1.weight"] = TORCHVISION.unfolded(ours["conv1_1.weight"])
-    return {theirs: ours[key].detach().cpu().clone() for key, theirs in names(config)}
+    return {
+        theirs: ours[key].float() if ours[key].is_floating_point() else ours[key].clone()
+        for key, theirs in names(config)
+    }
 
 
 def preprocessing(model: VGG) -> Preprocessing:
