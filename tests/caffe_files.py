@@ -105,8 +105,42 @@ def old_blob(values: NDArray[Any]) -> bytes:
     return blob(values, old_sizes(values.shape))
 
 
-OLD = {"name": 4, "type": 5, "blobs": 6, "convolution": 10, "layers": 2}
-NEW = {"name": 1, "type": 2, "blobs": 7, "convolution": 106, "layers": 100}
+OLD = {
+    "name": 4,
+    "type": 5,
+    "bottom": 2,
+    "top": 3,
+    "blobs": 6,
+    "convolution": 10,
+    "dropout": 12,
+    "pooling": 19,
+    "relu": 30,
+    "layers": 2,
+}
+NEW = {
+    "name": 1,
+    "type": 2,
+    "bottom": 3,
+    "top": 4,
+    "blobs": 7,
+    "convolution": 106,
+    "dropout": 108,
+    "pooling": 121,
+    "relu": 123,
+    "layers": 100,
+}
+KINDS: dict[str, tuple[int, str]] = {
+    "conv": (4, "Convolution"),
+    "data": (5, "Data"),
+    "drop": (6, "Dropout"),
+    "fc": (14, "InnerProduct"),
+    "pool": (17, "Pooling"),
+    "prob": (20, "Softmax"),
+    "relu": (18, "ReLU"),
+    "sigmoid": (19, "Sigmoid"),
+    "split": (22, "Split"),
+}
+"""Numbers and names of types, by what the names of layers begin with."""
 
 
 def layer(
@@ -118,29 +152,60 @@ def layer(
     return field(form["layers"], content)
 
 
+def kind_of(form: dict[str, int], name: str) -> int | str:
+    return KINDS[name.split("_")[0].rstrip("0123456789")][form is NEW]
+
+
+def pooling(form: dict[str, int], method: int = 0, kernel: int = 2, stride: int = 2) -> bytes:
+    settings = field(1, method) + field(2, kernel) + field(3, stride)
+    return field(form["pooling"], settings)
+
+
+def plain(form: dict[str, int], name: str, bottom: str, top: str, more: bytes = b"") -> bytes:
+    """A layer without weights, of the type that its name says."""
+    ends = field(form["bottom"], bottom) + field(form["top"], top)
+    return layer(form, name, kind_of(form, name), more=ends + more)
+
+
 def caffemodel(
     weights: Weights,
     form: dict[str, int],
     write: Callable[[NDArray[Any]], bytes] | None = None,
     rename: dict[str, str] | None = None,
 ) -> bytes:
-    """A net with its pooling and ReLUs, the authors' order: name of the net first."""
-    write = write or (old_blob if form is OLD else blob)
-    kinds: dict[str, int | str] = (
-        {"conv": 4, "fc": 14, "relu": 18, "pool": 17}
-        if form is OLD
-        else {"conv": "Convolution", "fc": "InnerProduct", "relu": "ReLU", "pool": "Pooling"}
-    )
+    """A net with all of its layers, the authors' order: name of the net first."""
     data = field(1, "VGG_ILSVRC_16_layers") + field(3, "data")
     data += b"".join(field(4, size) for size in (10, 3, 224, 224))
-    for name, (weight, bias) in weights.items():
-        settings = b""
+    return data + b"".join(net_layers(weights, form, write, rename).values())
+
+
+def net_layers(
+    weights: Weights,
+    form: dict[str, int],
+    write: Callable[[NDArray[Any]], bytes] | None = None,
+    rename: dict[str, str] | None = None,
+) -> dict[str, bytes]:
+    """By their names: ReLUs and dropout in place, as in the authors' files."""
+    write = write or (old_blob if form is OLD else blob)
+    found: dict[str, bytes] = {}
+    names, before = list(weights), "data"
+    for name, following in zip(names, [*names[1:], ""], strict=True):
+        weight, bias = weights[name]
+        more = field(form["bottom"], before) + field(form["top"], name)
         if name.startswith("conv"):
             kernel = weight.shape[-1]
             settings = field(1, len(bias)) + field(3, kernel // 2) + field(4, kernel)
-            settings = field(form["convolution"], settings)
-        kind = kinds[name.rstrip("0123456789_")]
+            more += field(form["convolution"], settings)
         written = (rename or {}).get(name, name)
-        data += layer(form, written, kind, [write(weight), write(bias)], settings)
-        data += layer(form, f"relu{name[-3:]}", kinds["relu"])
-    return data + layer(form, "pool5", kinds["pool"])
+        blobs = [write(weight), write(bias)]
+        found[name] = layer(form, written, kind_of(form, name), blobs, more)
+        before, number = name, name.removeprefix("conv").removeprefix("fc")
+        if name != "fc8":
+            found[f"relu{number}"] = plain(form, f"relu{number}", name, name)
+        if name in ("fc6", "fc7"):
+            found[f"drop{number}"] = plain(form, f"drop{number}", name, name)
+        if name.startswith("conv") and following[:5] != name[:5]:
+            before = f"pool{name[4]}"
+            found[before] = plain(form, before, name, before, pooling(form))
+    found["prob"] = plain(form, "prob", before, "prob")
+    return found

@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import os
+import pickletools
 import random
 import resource
 import signal
@@ -93,6 +94,92 @@ def in_zip(content: bytes) -> Mutant:
     return mutant
 
 
+_INSERTED = [
+    *(bytes([code]) for code in b")]}(tuselaRQb0.2\x81\x85\x86\x87\x88\x94\x8fN"),
+    *(b"c" + name + b"\n" for name in (b"collections\nOrderedDict", b"collections\nCounter")),
+    *(b"ctorch._utils\n_rebuild_" + name + b"\n" for name in (b"tensor_v2", b"parameter")),
+    *(b"ctorch\n" + name + b"\n" for name in (b"Size", b"FloatStorage", b"device", b"float32")),
+    *(b"cbuiltins\n" + name + b"\n" for name in (b"bytearray", b"set", b"complex")),
+    b"X\x01\x00\x00\x00w",
+    b"X\xff\xff\xff\xff",
+    b"\x8b\xff\xff\xff\x7f",
+]
+_HUGE = [
+    b"J\xff\xff\xff\x7f",
+    b"J\xff\xff\xff\xff",
+    *(b"\x8a\x08" + (1 << bits).to_bytes(8, "little") for bits in (31, 33, 40, 62)),
+    b"\x8a\xff" + b"\x7f" * 255,
+]
+
+
+def opcodes(pickle: bytes) -> list[bytes]:
+    starts = [at for _, _, at in pickletools.genops(pickle) if at is not None]
+    return [pickle[a:b] for a, b in zip(starts, [*starts[1:], starts[-1] + 1], strict=True)]
+
+
+def grammatical(pickle: bytes, rng: random.Random) -> bytes:
+    """Whole steps of a pickle are changed: what comes out still has the form of one."""
+    steps = opcodes(pickle)
+    got = [b"h" + step[1:] for step in steps if step[:1] == b"q"]
+    numbers = [i for i, step in enumerate(steps) if step[:1] in b"KMJ\x8a"]
+    for _ in range(rng.choice([1, 1, 2, 4, 16])):
+        at = rng.randrange(1, len(steps))
+        kind = rng.random()
+        if kind < 0.1:
+            del steps[at]
+            steps = steps or [b"."]
+        elif kind < 0.2:
+            start = rng.randrange(len(steps))
+            steps[at:at] = steps[start : start + rng.choice([1, 2, 8])] * rng.choice([1, 1, 50])
+        elif kind < 0.3:
+            other = rng.randrange(1, len(steps))
+            steps[at], steps[other] = steps[other], steps[at]
+        elif kind < 0.5:
+            steps.insert(at, rng.choice(_INSERTED))
+        elif kind < 0.65:
+            steps.insert(at, rng.choice(got))
+        elif kind < 0.85 and numbers:
+            steps[min(rng.choice(numbers), len(steps) - 1)] = rng.choice(_HUGE)
+        else:  # doubles some object, again and again, for a key or a value
+            step = rng.choice(
+                [b"h\xfe\x86q\xfe", b"h\xfeh\xfe\x87q\xfe", b"]q\xfd(h\xfeh\xfeeq\xfe"]
+            )
+            begun = rng.choice([b"K\x01\x85", b"]", b"}", rng.choice(got)])
+            end = rng.choice([b"K\x01s", b"K\x01\x86", b"R", b"Q", b"b", b"", b"\x85R"])
+            steps.insert(at, begun + b"q\xfe" + step * rng.choice([5, 60]) + end)
+        if len(steps) < 2:
+            break
+    return b"".join(steps)
+
+
+def by_opcode(zipped: bytes, legacy: bytes) -> Mutant:
+    """The pickle of a zip file, or one of the five of a file from before PyTorch 1.6."""
+    with zipfile.ZipFile(io.BytesIO(zipped)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    stream, pickles = io.BytesIO(legacy), []
+    for _ in range(5):
+        start = stream.tell()
+        for _ in pickletools.genops(stream):
+            pass
+        pickles.append(legacy[start : stream.tell()])
+    rest = legacy[stream.tell() :]
+
+    def mutant(rng: random.Random) -> bytes:
+        if rng.random() < 0.3:
+            changed = rng.choice([2, 3, 3, 3, 4])
+            mine = [*pickles]
+            mine[changed] = grammatical(mine[changed], rng)
+            return b"".join(mine) + rest
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            for name, member in members.items():
+                pickled = name.endswith("data.pkl")
+                file.writestr(name, grammatical(member, rng) if pickled else member)
+        return buffer.getvalue()
+
+    return mutant
+
+
 def in_variables(content: bytes) -> Mutant:
     """The packed variables of a MAT-file are mutated before they are packed again."""
     variables, at = [], 128
@@ -143,6 +230,7 @@ def kinds() -> dict[str, Mutant]:
         "torch-zip": plain(content["zip"]),
         "torch-inside": in_zip(content["zip"]),
         "torch-legacy": plain(content["legacy"]),
+        "torch-grammar": by_opcode(content["zip"], content["legacy"]),
         "keras-legacy": plain(content["vgg16.legacy.h5"]),
         "keras-whole": plain(content["vgg16.whole.h5"]),
         "keras-weights": plain(content["vgg16.weights.h5"]),

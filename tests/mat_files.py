@@ -99,15 +99,21 @@ def layers(weights: Weights, old: bool = False, rename: dict[str, str] | None = 
     """Structs as in the authors' files, with ReLUs, pooling and soft-max; conv1_1 takes RGB."""
     found: list[Any] = []
     channels = 3
-    for name, (weight, bias) in weights.items():
+    names = list(weights)
+    for name, following in zip(names, [*names[1:], ""], strict=False):
+        weight, bias = weights[name]
         pair = filters(name, weight, channels), bias[None]
         channels = len(bias)
         layer: dict[str, Any] = {"type": "conv", "name": (rename or {}).get(name, name)}
         layer |= {"stride": 1.0, "pad": float(weight.shape[-1] // 2 * name.startswith("conv"))}
         layer |= {"filters": pair[0], "biases": pair[1]} if old else {"weights": cell(pair)}
-        found += [layer, {"type": "relu", "name": f"relu{name[4:]}"}]
-    pool = {"type": "pool", "name": "pool5", "method": "max", "pool": np.array([[2.0, 2.0]])}
-    return [*found[:-1], pool, {"type": "softmax", "name": "prob"}]
+        found.append(layer)
+        if name != "fc8":
+            found.append({"type": "relu", "name": f"relu{name.lstrip('convf')}"})
+        if name.startswith("conv") and following[:5] != name[:5]:
+            pool = {"type": "pool", "name": f"pool{name[4]}", "method": "max", "pad": 0.0}
+            found.append(pool | {"pool": np.array([[2.0, 2.0]]), "stride": 2.0})
+    return [*found, {"type": "softmax", "name": "prob"}]
 
 
 def matconvnet(

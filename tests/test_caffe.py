@@ -23,9 +23,13 @@ from caffe_files import (
     doubles,
     field,
     floats,
+    kind_of,
     layer,
+    net_layers,
     old_blob,
     old_sizes,
+    plain,
+    pooling,
     random_weights,
     shape,
     varint,
@@ -50,7 +54,7 @@ def test_scores_are_caffes(tmp_path: Path, net: str, crop: int, form: dict[str, 
     model = weights.load(write(tmp_path / "net.caffemodel", caffemodel(theirs, form)), net=net)
     assert (model.config.crop, model.config.num_classes) == (crop, 7)
     assert model.provenance.source is not None
-    assert model.provenance.source.startswith("Caffe, sha256 ")
+    assert model.provenance.source.startswith("Caffe, images BGR 0–255, minus ")
     for image in IMAGES[:, :crop, :crop]:
         assert_scores(model, image, caffe_scores(theirs, image))
 
@@ -78,7 +82,9 @@ MEAN_VALUES = field(5, 104.0) + field(5, 117.0) + field(5, 123.0)
 def test_a_snapshot_says_what_it_subtracts(
     tmp_path: Path, form: dict[str, int], transform: bytes, mean: tuple[float, ...], scale: float
 ) -> None:
-    data = layer(form, "data", 5, more=field(36 if form is OLD else 100, transform))
+    data = layer(
+        form, "data", kind_of(form, "data"), more=field(36 if form is OLD else 100, transform)
+    )
     model = weights.load(write(tmp_path / "net", data + caffemodel(SMALL, form)))
     image = IMAGES[0, :32, :32]
     assert_scores(model, image, caffe_scores(SMALL, image, mean, scale))
@@ -157,7 +163,7 @@ def test_google_reads_in_our_test_files_what_we_put_there(form: dict[str, int]) 
 @pytest.mark.parametrize("form", ["layers", "layer"])
 def test_what_google_writes_is_read(tmp_path: Path, form: str) -> None:
     net = googles()(name="net")
-    getattr(net, form).add(name="data")
+    getattr(net, form).add(name="data", type=5 if form == "layers" else "Data")
     for name, (weight, bias) in SMALL.items():
         one = getattr(net, form).add(name=name)
         if name.startswith("conv"):
@@ -243,8 +249,11 @@ def test_settings_that_are_not_stored_are_not_missed(tmp_path: Path) -> None:
 
 def changed(name: str, *blobs: bytes, form: dict[str, int] = NEW, more: bytes = b"") -> bytes:
     """The small net with another layer instead of one."""
-    rest = {key: value for key, value in SMALL.items() if key != name}
-    return caffemodel(rest, form) + layer(form, name, "", blobs, more)
+    return b"".join((net_layers(SMALL, form) | {name: layer(form, name, "", blobs, more)}).values())
+
+
+def without(name: str) -> bytes:
+    return caffemodel({key: value for key, value in SMALL.items() if key != name}, NEW)
 
 
 W, B = SMALL["conv1_1"]
@@ -322,8 +331,13 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "scalar": (changed("conv1_1", field(7, b"") + floats(W[0, 0, 0, :1]), blob(B)), "no VGG net"),
     "matrix": (changed("conv1_1", blob(W, shape((4, 27))), blob(B)), "of no VGG net"),
     "flat": (changed("fc6", blob(W, shape((W.size,))), blob(B)), "is no net that vggnet can make"),
-    "no fc7": (changed("fc7"), "fc7.bias is missing"),
-    "no fc8": (changed("fc8"), "has no fc8.weight"),
+    "no fc7": (without("fc7"), "fc7.bias is missing"),
+    "no fc8": (without("fc8"), "has no fc8.weight"),
+    "no blobs": (
+        GOOD + layer(NEW, "fc7", "InnerProduct"),
+        "'fc7' has 0 blobs, expected a weight and a bias",
+    ),
+    "no type": (changed("fc7"), "'fc7' is of type ''"),
     "NaN": (changed("conv1_1", blob(W), blob(nan(B))), "conv1_1.bias has values that are not fin"),
     "too large": (
         changed("conv1_1", blob(W), blob(B, data=doubles(B.astype(float) * 1e300))),
@@ -357,6 +371,208 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, data: bytes, message: s
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
+
+
+Net = dict[str, bytes]
+
+
+def replaced(name: str, new: Callable[[dict[str, int]], bytes]) -> Callable[..., Net]:
+    return lambda form, net: net | {name: new(form)}
+
+
+def removed(*starts: str) -> Callable[..., Net]:
+    return lambda _, net: {name: one for name, one in net.items() if not name.startswith(starts)}
+
+
+def exchanged(first: str, second: str) -> Callable[..., Net]:
+    return lambda _, net: net | {first: net[second], second: net[first]}
+
+
+def after(name: str, new: Callable[[dict[str, int]], bytes]) -> Callable[..., Net]:
+    return lambda form, net: net | {name: net[name] + new(form)}
+
+
+def pool3(*settings: int, more: bytes = b"") -> Callable[..., Net]:
+    """Other settings of pool3: method, kernel, stride; and more fields of PoolingParameter."""
+
+    def new(form: dict[str, int]) -> bytes:
+        added = field(form["pooling"], more) if more else b""  # protobuf merges the two
+        return plain(form, "pool3", "conv3_2", "pool3", pooling(form, *settings) + added)
+
+    return replaced("pool3", new)
+
+
+def relu(form: dict[str, int], bottom: str, top: str, slope: float = 0.0) -> bytes:
+    return plain(form, "relu", bottom, top, field(form["relu"], field(1, slope)))
+
+
+def typed(name: str, old: int, new: str) -> Callable[..., Net]:
+    """The layer with its weights and another type."""
+
+    def write(form: dict[str, int]) -> bytes:
+        blobs = [blob(values) for values in SMALL[name]]
+        return layer(form, name, old if form is OLD else new, blobs)
+
+    return replaced(name, write)
+
+
+def weightless(old: int, new: str) -> Callable[[dict[str, int]], bytes]:
+    return lambda form: layer(form, "more", old if form is OLD else new)
+
+
+OTHER: dict[str, tuple[Callable[..., Net], str]] = {
+    "average": (pool3(1), "'pool3' does not pool by the maximum"),
+    "stochastic": (pool3(2), "'pool3' does not pool by the maximum"),
+    "3×3 at 1": (pool3(0, 3, 1), "'pool3' pools with kernel 3, and a VGG net with 2"),
+    "overlapping": (pool3(0, 3, 2), "'pool3' pools with kernel 3"),
+    "2×2 at 1": (pool3(0, 2, 1), "'pool3' pools with stride 1"),
+    "of no stride": (
+        replaced(
+            "pool3",
+            lambda form: plain(
+                form, "pool3", "conv3_2", "pool3", field(form["pooling"], field(2, 2))
+            ),
+        ),
+        "'pool3' pools with stride 1",
+    ),
+    "2×3": (pool3(more=field(6, 3)), "'pool3' pools with kernel 2 3"),
+    "at 2, 1": (pool3(more=field(8, 1)), "'pool3' pools with stride 2 1"),
+    "padded": (pool3(more=field(4, 1)), "'pool3' pools with pad 1"),
+    "padded rows": (pool3(more=field(9, 1)), "'pool3' pools with pad 1"),
+    "global": (pool3(more=field(12, 1)), "'pool3' does not pool by the maximum of 2×2"),
+    "of no size": (
+        replaced("pool3", lambda form: plain(form, "pool3", "conv3_2", "pool3")),
+        "'pool3' pools with kernel ?",
+    ),
+    "leaky": (
+        replaced("relu4_1", lambda form: relu(form, "conv4_1", "conv4_1", 0.1)),
+        "'relu' is a leaky ReLU",
+    ),
+    "sigmoid": (
+        replaced("relu4_1", lambda form: plain(form, "sigmoid", "conv4_1", "conv4_1")),
+        "'sigmoid' is of type 'Sigmoid'",
+    ),
+    "power": (after("relu6", weightless(26, "Power")), "'more' is of type 'Power'"),
+    "sum": (after("pool2", weightless(25, "Eltwise")), "'more' is of type 'Eltwise'"),
+    "unknown": (after("pool2", weightless(99, "99")), "'more' is of type '99'"),
+    "dropout that scales": (
+        replaced(
+            "drop6",
+            lambda form: plain(form, "drop6", "fc6", "fc6", field(form["dropout"], field(2, 0))),
+        ),
+        "'drop6' scales in evaluation",
+    ),
+    "no ReLUs": (removed("relu"), "'pool1' stands where a VGG net has relu"),
+    "no ReLU of fc6": (removed("relu6"), "'fc7' stands where a VGG net has relu"),
+    "no poolings": (removed("pool"), "'conv2_1' stands where a VGG net has pool"),
+    "no pool5": (removed("pool5"), "'fc6' stands where a VGG net has pool"),
+    "only dropout": (removed("pool", "relu"), "'conv2_1' stands where a VGG net has relu"),
+    "ReLU of fc8": (
+        after("fc8", lambda form: relu(form, "fc8", "fc8")),
+        "'relu' stands where a VGG net has no more",
+    ),
+    "reversed": (
+        lambda _, net: dict(reversed(net.items())),
+        "'prob' stands where a VGG net has conv1_1",
+    ),
+    "convolutions exchanged": (
+        exchanged("conv3_1", "conv4_1"),
+        "'conv4_1' stands where a VGG net has conv3_1",
+    ),
+    "pooling before ReLU": (exchanged("relu2_1", "pool2"), "'pool2' stands where .* has relu"),
+    "soft-max within": (
+        after("fc7", lambda form: plain(form, "prob", "fc7", "fc7")),
+        "'prob' stands where a VGG net has relu",
+    ),
+    "a ReLU passed by": (
+        replaced("relu3_2", lambda form: relu(form, "conv3_2", "relu3_2")),
+        "'pool3' does not take what the layer before it puts out",
+    ),
+    "a ReLU of another": (
+        replaced("relu3_2", lambda form: relu(form, "conv3_1", "conv3_1")),
+        "'relu' does not take what the layer before it puts out",
+    ),
+    "transposed": (typed("conv2_1", 39, "Deconvolution"), "'conv2_1' is of type 'Deconvolution'"),
+    "matrix": (typed("conv2_1", 14, "InnerProduct"), "'conv2_1' is of type 'InnerProduct'"),
+    "data": (typed("fc6", 5, "Data"), "'fc6' is of type 'Data'"),
+}
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+@pytest.mark.parametrize(("change", "message"), OTHER.values(), ids=OTHER)
+def test_a_net_of_another_function_is_refused(
+    tmp_path: Path, change: Callable[..., Net], message: str, form: dict[str, int]
+) -> None:
+    net = change(form, net_layers(SMALL, form))
+    path = write(tmp_path / "net", field(1, "net") + b"".join(net.values()))
+    with pytest.raises(InputError, match=message.replace("?", r"\?")) as caught:
+        caffe.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def snapshot(form: dict[str, int], net: Net) -> Net:
+    """As training writes it: data and labels first, scores copied for a loss and an accuracy."""
+
+    def ends(bottom: str, *tops: str) -> bytes:
+        return field(form["bottom"], bottom) + b"".join(field(form["top"], top) for top in tops)
+
+    def last(name: str, old: int, new: str, bottom: str) -> bytes:
+        taken = field(form["bottom"], bottom) + field(form["bottom"], "label_1")
+        return layer(form, name, old if form is OLD else new, more=taken + field(form["top"], name))
+
+    first = layer(form, "data", kind_of(form, "data"), more=field(form["top"], "data"))
+    labels = layer(form, "l", kind_of(form, "split"), more=ends("label", "label_0", "label_1"))
+    scores = layer(form, "s", kind_of(form, "split"), more=ends("fc8", "fc8_0", "fc8_1"))
+    head = {"data": first + labels}
+    tail = last("accuracy", 1, "Accuracy", "fc8_0") + last("loss", 21, "SoftmaxWithLoss", "fc8_1")
+    return (
+        head | {name: one for name, one in net.items() if name != "prob"} | {"end": scores + tail}
+    )
+
+
+def copied(form: dict[str, int], net: Net) -> Net:
+    """conv1_1's output twice: its ReLU takes the one, nobody the other."""
+    tops = field(form["top"], "conv1_1_0") + field(form["top"], "conv1_1_1")
+    both = field(form["bottom"], "conv1_1") + tops
+    net["conv1_1"] += layer(form, "copies", kind_of(form, "split"), more=both)
+    return net | {"relu1_1": relu(form, "conv1_1_1", "conv1_1")}
+
+
+def apart(form: dict[str, int], net: Net) -> Net:
+    """No ReLU of the fifth stage is in place, and names of what is put out are not all given."""
+    net["relu5_2"] = relu(form, "conv5_2", "relu5_2")
+    net["pool5"] = layer(form, "pool5", kind_of(form, "pool"), more=pooling(form))
+    return net
+
+
+SAME: dict[str, Callable[..., Net]] = {
+    "as it is": lambda _, net: net,
+    "without dropout": removed("drop", "prob"),
+    "only weights": removed("relu", "pool", "drop", "prob"),
+    "only weights, in any order": lambda _, net: dict(
+        sorted(removed("relu", "pool", "drop", "prob")(_, net).items(), reverse=True)
+    ),
+    "only weights and data": lambda form, net: (
+        {"data": layer(form, "data", kind_of(form, "data"))}
+        | removed("relu", "pool", "drop", "prob")(form, net)
+    ),
+    "snapshot": snapshot,
+    "copied": copied,
+    "apart": apart,
+    "zeros given": pool3(more=field(9, 0) + field(10, 0) + field(12, 0)),
+    "slope 0": replaced("relu4_1", lambda form: relu(form, "conv4_1", "conv4_1", 0.0)),
+}
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME)
+def test_a_net_of_the_same_function_is_read(
+    tmp_path: Path, change: Callable[..., Net], form: dict[str, int]
+) -> None:
+    net = change(form, net_layers(SMALL, form))
+    path = write(tmp_path / "net", field(1, "net") + b"".join(net.values()))
+    assert_same(caffe.read(path).tensors)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -195,9 +196,9 @@ def test_hashes(kind: Any, tmp_path: Path) -> None:
         "sha1": "a9993e36 4706816a ba3e2571 7850c26c 9cd0d89d",
         "md5": "900150983cd24fb0 d6963f7d28e17f72",
     }[kind].replace(" ", "")
-    assert fetch.difference(path, Checksum(kind, digits, "")) is None
-    assert fetch.difference(path, Checksum(kind, digits[:8], "")) is None
-    assert fetch.difference(path, Checksum(kind, "0" + digits[1:], "")) is not None
+    assert fetch.mismatch(path, Checksum(kind, digits, "")) is None
+    assert fetch.mismatch(path, Checksum(kind, digits[:8], "")) is None
+    assert fetch.mismatch(path, Checksum(kind, "0" + digits[1:], "")) is not None
 
 
 @pytest.mark.parametrize(
@@ -345,6 +346,90 @@ def test_interrupted(
     assert site.asked[1] == (f"bytes={(1 << 20) - 1}-", '"one"')
 
 
+def test_interrupted_where_no_part_is(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row(monkeypatch, "authors/vgg16", url=site.url, checksum=SHA)
+    monkeypatch.setenv("VGGNET_CACHE", str(tmp_path))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("_answer", "mismatch"):  # before the first byte; while a file is only hashed
+        with monkeypatch.context() as patch:
+            patch.setattr(fetch, name, interrupted)
+            assert main(["weights", "fetch", "authors/vgg16"]) == 130
+        assert "kept" not in capsys.readouterr().err
+        path = fetch.place(published.find("authors/vgg16"))
+        path.write_bytes(CONTENT)
+    finished(path)
+
+
+def test_two_at_once(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is refused, and does no harm to the first; so with one of another process."""
+    pytest.importorskip("fcntl")
+    path = tmp_path / "w.pth"
+    receive = fetch._receive
+
+    def second(*arguments: Any) -> None:
+        monkeypatch.setattr(fetch, "_receive", receive)
+        with pytest.raises(InputError, match=f"^{path}: another process is downloading this"):
+            fetch.download(site.url, path, SHA)
+        code = (
+            "import sys; from pathlib import Path; from vggnet.fetch import download\n"
+            "from vggnet import InputError\n"
+            "try: download(sys.argv[1], Path(sys.argv[2]))\n"
+            "except InputError as error: print(error)"
+        )
+        command = [sys.executable, "-c", code, site.url, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "another process is downloading" in done.stdout
+        assert site.asked == []
+        receive(*arguments)
+
+    monkeypatch.setattr(fetch, "_receive", second)
+    fetch.download(site.url, path, SHA)
+    finished(path)
+
+
+def test_a_lock_that_a_killed_process_left(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "w.pth.part.lock").touch()
+    fetch.download(site.url, tmp_path / "w.pth", SHA)
+    finished(tmp_path / "w.pth")
+
+
+def test_a_lock_that_was_removed_meanwhile(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ended between our opening and our locking took the lock's file with it."""
+    fcntl = pytest.importorskip("fcntl")
+    path, lock, locked = tmp_path / "w.pth", tmp_path / "w.pth.part.lock", fcntl.flock
+    tried: list[int] = []
+
+    def flock(handle: int, how: int) -> None:
+        if not tried:
+            lock.unlink()
+        tried.append(handle)
+        locked(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    fetch.download(site.url, path, SHA)
+    assert len(tried) == 2
+    finished(path)
+
+
+@pytest.mark.parametrize("name", ["mismatch", "Path.unlink"])
+def test_a_part_that_cannot_be_read_or_removed(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(f"vggnet.fetch.{name}", fail)
+    with pytest.raises(RunError, match=r"w.pth.part: could not be written \(Input/output error"):
+        fetch.download(site.url, tmp_path / "w.pth", replace(SHA, digits="01234567"))
+
+
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERAS_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -359,9 +444,14 @@ def test_from_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cached: list[Path] = []
+    asked: list[str] = []
+    answer = SimpleNamespace(headers={}, request=None, status_code=404)
 
     def download(repo: str, name: str, *, local_files_only: bool, **_: object) -> str:
-        assert (repo, name) == ("timm/vgg16.tv_in1k", "model.safetensors")
+        assert repo == "timm/vgg16.tv_in1k"
+        asked.append(name)
+        if name == "config.json":
+            raise RemoteEntryNotFoundError("404", response=answer)  # type: ignore[arg-type]
         if not cached and local_files_only:
             raise LocalEntryNotFoundError("not there")
         cached.append(tmp_path / "model.safetensors")
@@ -374,6 +464,8 @@ def test_from_the_hub(
         assert first == f"{tmp_path / 'model.safetensors'}: {state}"
         assert licence.startswith("licence: bsd-3-clause")
         assert command.endswith("/model.safetensors timm-vgg16.tv_in1k.safetensors")
+    weights = "model.safetensors"
+    assert asked == [weights, weights, "config.json", weights]
 
 
 def test_the_hub_out_of_reach(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ import vggnet
 from vggnet import VGG, InputError, RunError
 from vggnet.card import as_result
 from vggnet.formats import torchvision
+from vggnet.formats.foreign import TORCHVISION, Preprocessing
+from vggnet.imagenet import synset_names
 from vggnet.model import Provenance
 from vggnet.protocols import Fusion, Protocol
 from vggnet.scoring import Result, errors
@@ -340,10 +343,184 @@ def test_what_the_hub_has_not(hub: FakeHub) -> None:
         VGG.from_pretrained("user/net")
     with pytest.raises(InputError, match=r"^user/nothing: no such repository on the Hub"):
         VGG.from_pretrained("user/nothing")
-    with pytest.raises(InputError, match="neither a folder nor a name on the Hub"):
-        VGG.from_pretrained("no/such/folder")
+    for name in ("no/such/folder", "/no/such", "", " "):
+        with pytest.raises(InputError, match="neither a folder nor a name on the Hub"):
+            VGG.from_pretrained(name)
     with pytest.raises(InputError, match="not in the Hub client's cache"):
         VGG.from_pretrained("user/net", local_files_only=True)
+
+
+def theirs(folder: Path, given: Preprocessing) -> VGG:
+    """A net, and its weights in a folder as a file of torchvision's for images of this kind."""
+    model = net(mean=[255 * value for value in given.mean])
+    state = torchvision.state_dict(model)
+    key = "features.0.weight"
+    state[key] = given.unfolded(dict(model.named_parameters())["conv1_1.weight"].detach())
+    torch.save(state, folder / "pytorch_model.bin")
+    return model
+
+
+HALVES = Preprocessing("RGB", 255.0, (0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
+FACTS = {"mean": HALVES.mean, "std": HALVES.std, "input_size": [3, 32, 32]}
+NUMBERED = {str(number): name for number, name in reversed([*enumerate(NAMES)])}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "vgg16", "pretrained_cfg": FACTS, "label_names": NAMES},
+        {"architecture": "vgg16", "pretrained_cfg": FACTS | {"label_names": NUMBERED}},
+        {"architecture": "vgg16", **FACTS, "labels": NAMES},
+    ],
+)
+def test_timms_config(hub: FakeHub, tmp_path: Path, config: dict[str, Any]) -> None:
+    model = theirs(tmp_path, HALVES)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in ("config.json", "pytorch_model.bin"):
+        content = (tmp_path / name).read_bytes()
+        hub.files[f"user/small/resolve/main/{name}"] = content
+    for place in (tmp_path, tmp_path / "pytorch_model.bin", "user/small"):
+        found = VGG.from_pretrained(place)
+        torch.testing.assert_close(found(images()), model(images()), rtol=1e-4, atol=1e-6)
+        assert found.provenance.class_names == NAMES
+        assert found.mean.tolist() == [127.5] * 3
+    asked = len(hub.asked)
+    found = VGG.from_pretrained("user/small", local_files_only=True)
+    assert found.mean.tolist() == [127.5] * 3
+    assert len(hub.asked) == asked
+    other = tuple("abcdefg")
+    found = VGG.from_pretrained(tmp_path, class_names=other)
+    assert (found.provenance.class_names, found.mean.tolist()) == (other, [127.5] * 3)
+    found = VGG.from_pretrained(tmp_path, preprocessing=Preprocessing())
+    assert (found.provenance.class_names, found.mean.tolist()) == (NAMES, [0.0] * 3)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"net": "D", "mean": [1, 2, 3]},
+        {"architectures": ["Other"], "std": 3},
+        {"architecture": "vgg16", "num_classes": 7, "pretrained_cfg": {"input_size": [3, 32, 32]}},
+    ],
+)
+def test_a_config_that_says_nothing(tmp_path: Path, config: dict[str, Any]) -> None:
+    model = theirs(tmp_path, TORCHVISION)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = VGG.from_pretrained(tmp_path)
+    torch.testing.assert_close(found(images()), model(images()), rtol=1e-4, atol=1e-6)
+    assert found.provenance.class_names is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"pretrained_cfg": 3}',
+        '{"pretrained_cfg": {"mean": 3}}',
+        '{"pretrained_cfg": {"mean": ["a", 1, 2]}}',
+        '{"pretrained_cfg": {"mean": [1, 2]}}',
+        '{"pretrained_cfg": {"std": [0, 1, 1]}}',
+        '{"pretrained_cfg": {"std": [NaN, 1, 1]}}',
+        '{"pretrained_cfg": {"label_names": 3}}',
+        '{"label_names": [1, 2, 3, 4, 5, 6, 7], "pretrained_cfg": {}}',
+        '{"label_names": {"1": "a"}, "pretrained_cfg": {}}',
+    ],
+)
+def test_a_broken_config(tmp_path: Path, text: str) -> None:
+    theirs(tmp_path, TORCHVISION)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match="is not as timm writes it") as raised:
+        VGG.from_pretrained(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'config.json'}: ")
+    assert "\n" not in str(raised.value)
+    VGG.from_pretrained(tmp_path, preprocessing=TORCHVISION, class_names=NAMES)
+
+
+def test_a_config_that_nobody_knows_of(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are in the cache, and whether a config.json belongs to them, is not known."""
+    theirs(tmp_path, HALVES)
+    content = (tmp_path / "pytorch_model.bin").read_bytes()
+    hub.files["user/small/resolve/main/pytorch_model.bin"] = content
+    given: dict[str, Any] = {"preprocessing": HALVES, "class_names": NAMES}
+    VGG.from_pretrained("user/small", **given)
+    with pytest.raises(InputError, match=r"config.json, which may say .* leave out local_files"):
+        VGG.from_pretrained("user/small", local_files_only=True)
+    VGG.from_pretrained("user/small", local_files_only=True, **given)
+    VGG.from_pretrained("user/small")  # the Hub says that there is none, and the cache keeps that
+    VGG.from_pretrained("user/small", local_files_only=True)
+
+
+def test_the_card_of_converted_weights(tmp_path: Path) -> None:
+    """1,000 classes of ImageNet's names do not say on what these weights were trained."""
+    model = vggnet.build("A", crop=32, width=1 / 64)
+    torch.save(torchvision.state_dict(model), tmp_path / "w.pth")
+    found = vggnet.load(tmp_path / "w.pth")
+    assert found.provenance.class_names == tuple(synset_names().values())
+    found.save_pretrained(tmp_path / "net")
+    card = ModelCard.load(tmp_path / "net" / "README.md")
+    assert "datasets" not in card.data.to_dict()
+    assert "imagenet" not in card.content.lower()
+    assert "- converted from: torchvision, images RGB 0–1, minus 0.4" in card.content
+    assert "data set" not in card.content
+    found.provenance = Provenance(dataset="imagenet")
+    found.save_pretrained(tmp_path / "net")
+    card = ModelCard.load(tmp_path / "net" / "README.md")
+    assert card.data.to_dict()["datasets"] == ["ILSVRC/imagenet-1k"]
+
+
+FRESH = """
+import sys
+import vggnet
+from vggnet.cli import main
+assert "huggingface_hub" not in sys.modules
+code = main(["weights", "fetch", "timm/vgg16.tv_in1k"])
+print(code, "-")
+calls = [
+    lambda name=name: vggnet.VGG.from_pretrained(name)
+    for name in ("timm/vgg16.tv_in1k", "/no/such", "a/b/c", "")
+]
+if sys.argv[1] == "push":
+    model = vggnet.build("A", num_classes=2, crop=32, width=1 / 64)
+    calls = [lambda: model.push_to_hub("user/net"), lambda: model.push_to_hub("a/b/c")]
+for call in calls:
+    try:
+        call()
+    except (vggnet.InputError, vggnet.RunError) as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("what", ["load", "push"])
+def test_in_a_fresh_process(tmp_path: Path, what: str) -> None:
+    """The client loads its modules late: what other tests have imported is not there."""
+    code = FRESH
+    if what == "push":
+        code = code.replace('code = main(["weights", "fetch", "timm/vgg16.tv_in1k"])', "code = 1")
+    done = subprocess.run(
+        [sys.executable, "-c", code, what],
+        env=os.environ
+        | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert "Traceback" not in done.stderr
+    if what == "push":
+        assert len(lines) == 3
+        assert lines[1].startswith("RunError user/net: the Hub could not be used")
+        assert lines[2].startswith(("RunError a/b/c: ", "InputError 'a/b/c': "))
+        return
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("vggnet: error: timm/vgg16.tv_in1k: the Hub cannot be reached")
+    assert lines[0] == "1 -"
+    assert lines[1].startswith("RunError timm/vgg16.tv_in1k: the Hub cannot be reached")
+    neither = "neither a folder nor a name on the Hub, such as user/name"
+    assert lines[2:] == [f"InputError {name!r}: {neither}" for name in ("/no/such", "a/b/c", "")]
 
 
 def test_offline(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

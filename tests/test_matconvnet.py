@@ -19,6 +19,7 @@ from caffe_files import random_weights
 from mat_files import MEAN, Mat, cell, layers, matconvnet, matconvnet_scores
 from vggnet import InputError, weights
 from vggnet.formats import matfile
+from vggnet.formats.foreign import RGB_MEAN
 from vggnet.imagenet import synset_names
 
 SMALL = random_weights("A", 32, 5)
@@ -37,7 +38,7 @@ def test_scores_are_matconvnets(
     model = weights.load(path, net=net)
     assert (model.config.crop, model.config.num_classes) == (crop, 7)
     assert model.provenance.source is not None
-    assert model.provenance.source.startswith("MatConvNet, sha256 ")
+    assert model.provenance.source.startswith("MatConvNet, images RGB 0–255, minus ")
     assert torch.equal(model.mean, torch.tensor(MEAN))
     for image in IMAGES[:, :crop, :crop]:
         expected = matconvnet_scores(layers(theirs, old), image)
@@ -48,8 +49,8 @@ def test_scores_are_matconvnets(
 def test_a_net_of_one_class_whose_last_dimension_matlab_drops(tmp_path: Path) -> None:
     theirs = random_weights("A", 64, 1)
     structs = layers(theirs)
-    structs[-3]["weights"] = cell([theirs["fc8"][0].reshape(1, 1, 256), theirs["fc8"][1][None]])
-    assert structs[-3]["name"] == "fc8"
+    structs[-2]["weights"] = cell([theirs["fc8"][0].reshape(1, 1, 256), theirs["fc8"][1][None]])
+    assert structs[-2]["name"] == "fc8"
     path = matconvnet(tmp_path / "net.mat", theirs, layers=cell(structs))
     found = weights.load(path).state_dict()
     assert np.array_equal(found["fc8.weight"].numpy(), theirs["fc8"][0])
@@ -85,7 +86,7 @@ def test_synsets_get_readable_names(tmp_path: Path, classes: Any, expected: list
     path = matconvnet(tmp_path / "a.mat", random_weights("A", 32, 1000), classes=classes)
     found = weights.load(path).provenance
     assert list(found.class_names or ()) == expected
-    assert found.dataset == ("imagenet" if expected[0] == "tench" else None)
+    assert found.dataset is None
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,14 @@ def edit(change: Callable[[list[Any]], object]) -> Callable[[Path], object]:
     return apply
 
 
+def pool1(**settings: Any) -> Callable[[Path], object]:
+    return edit(lambda all: all[2].update(settings))
+
+
+def only(keep: Callable[[dict[str, Any]], bool]) -> Callable[[Path], object]:
+    return edit(lambda all: all.__setitem__(slice(None), list(filter(keep, all))))
+
+
 def with_mean(mean: Any) -> Callable[[Path], object]:
     return lambda path: matconvnet(path, SMALL, mean=mean)
 
@@ -288,10 +297,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: savemat(path, {"net": {"layers": cell([]), "params": 1.0}}),
         "holds a DagNN",
     ),
-    "something else": (lambda path: savemat(path, {"x": 1.0, "y": 2.0}), "variables are x, y$"),
+    "something else": (lambda path: savemat(path, {"x": 1.0, "y": 2.0}), "variables are 'x', 'y'$"),
+    "odd name": (raw(M.text("x", name="a\n" * 999)), r"variables are 'a\\na"),
     "layers no cell": (lambda path: savemat(path, {"layers": 1.0}), "no cell array `layers`"),
     "layers of numbers": (lambda path: savemat(path, {"layers": cell([1.0])}), "layer 1 is no str"),
-    "no weights": (edit(lambda all: all.__delitem__(slice(0, -2))), "none of its 2 layers"),
+    "no weights": (edit(lambda all: all.__delitem__(slice(0, -1))), "none of its 1 layers"),
     "VGG-F": (edit(lambda all: all[0].update(name="conv1")), "'conv1' has weights"),
     "no name": (edit(lambda all: all[0].update(name="")), "layer 1 is a convolution without a nam"),
     "batch norm": (
@@ -314,10 +324,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "filters of 5 dimensions",
     ),
     "transposed": (
-        edit(lambda all: all[2].update(weights=cell([np.zeros((3, 3, 8, 4)), np.zeros((1, 4))]))),
+        edit(lambda all: all[3].update(weights=cell([np.zeros((3, 3, 8, 4)), np.zeros((1, 4))]))),
         "conv2_1.bias is",
     ),
     "pad": (edit(lambda all: all[0].update(pad=np.array([[0.0, 1, 1, 1]]))), "has pad 0 1 1 1"),
+    "no pad": (edit(lambda all: all[0].pop("pad")), "conv1_1 has pad 0"),
     "half a pad": (edit(lambda all: all[0].update(pad=1.5)), "conv1_1 has pad -1"),
     "stride": (edit(lambda all: all[0].update(stride=2.0)), "conv1_1 has stride 2"),
     "dilation": (edit(lambda all: all[0].update(dilate=2.0)), "conv1_1 has dilation 2"),
@@ -330,6 +341,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "conv1_1.weight has values that are not finite",
     ),
     "no mean": (with_mean(np.zeros((0, 0))), "has no mean RGB"),
+    "mean of none": (with_mean(np.zeros((0, 0, 0))), "has no mean RGB"),
     "mean of two": (with_mean(np.zeros((1, 2))), "has no mean RGB"),
     "mean of one": (with_mean(5.0), "takes 3 channels, its pre-processing is of 1"),
     "mean image": (with_mean(FLAT), "subtracts a mean image .224×224×3. whose pixels differ"),
@@ -400,10 +412,48 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "type of numbers": (
         edit(lambda all: all[0].update(type=np.array([[1.0, 2.0]]))),
-        r"layer 1 \('conv1_1'\) is of type 'None'",
+        r"layer 1 \('conv1_1'\) is of type ''",
     ),
     "not zlib": (raw(M.element(15, b"abcdefgh")), "incorrect header check"),
     "corrupt zlib": (raw(M.compressed(M.text("x" * 99))[:-9] + bytes(9)), "incorrect data check"),
+    "average": (pool1(method="avg"), "'pool1'. does not pool by the maximum"),
+    "no text for a method": (pool1(method=1.0), "does not pool by the maximum"),
+    "3×3 at 1": (pool1(pool=3.0, stride=1.0), "'pool1' pools with kernel 3, and a VGG net with 2"),
+    "2×3": (pool1(pool=np.array([[2.0, 3.0]])), "'pool1' pools with kernel 2 3"),
+    "of no size": (edit(lambda all: all[2].pop("pool")), "'pool1' pools with kernel -1"),
+    "at 1": (edit(lambda all: all[2].pop("stride")), "'pool1' pools with stride 1"),
+    "padded": (pool1(pad=1.0), "'pool1' pools with pad 1, and a VGG net with 0"),
+    "padded at the top": (pool1(pad=np.array([[1.0, 0, 1, 0]])), "pools with pad 1 0 1 0"),
+    "padded by 2": (pool1(pad=np.array([[0.0, 2, 0, 2]])), "pools with pad 0 2 0 2"),
+    "leaky": (edit(lambda all: all[1].update(leak=0.1)), r"layer 2 \('relu1_1'\) is a leaky ReLU"),
+    "leak of text": (edit(lambda all: all[1].update(leak="x")), "is a leaky ReLU"),
+    "sigmoid": (edit(lambda all: all[1].update(type="sigmoid")), "of type 'sigmoid'"),
+    "dilated by an option": (
+        edit(lambda all: all[0].update(opts=cell(["Dilate", 2.0]))),
+        r"layer 1 \('conv1_1'\) has the option 'Dilate'",
+    ),
+    "average by an option": (pool1(opts=cell(["Method", "avg"])), "has the option 'Method'"),
+    "no ReLUs": (only(lambda one: one["type"] != "relu"), "'pool1' stands where .* has relu"),
+    "no poolings": (only(lambda one: one["type"] != "pool"), "'conv2_1' stands where .* has pool"),
+    "no pool5": (only(lambda one: one["name"] != "pool5"), "'fc6' stands where .* has pool"),
+    "only weights": (only(lambda one: one["type"] == "conv"), "'conv2_1' stands where .* has relu"),
+    "reversed": (edit(lambda all: all.reverse()), "'prob' stands where a VGG net has conv1_1"),
+    "exchanged": (
+        edit(lambda all: all.insert(0, all.pop(3))),
+        "'conv2_1' stands where a VGG net has conv1_1",
+    ),
+    "ReLU of fc8": (
+        edit(lambda all: all.insert(-1, {"type": "relu"})),
+        "'relu 27' stands where a VGG net has no more",
+    ),
+    "soft-max within": (
+        edit(lambda all: all.insert(9, {"type": "softmax", "name": "p"})),
+        "'p' stands where a VGG net has",
+    ),
+    "an end too early": (
+        edit(lambda all: all.__delitem__(slice(15, None))),
+        "its layers end where a VGG net has pool",
+    ),
     "other order": (raw(M.text("x"), order=">"), "truncated"),
 }
 
@@ -419,6 +469,36 @@ def test_what_is_wrong_is_said_in_a_line(
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pool1(pad=np.array([[0.0, 1, 0, 1]])),
+        pool1(pad=np.zeros((1, 4)), pool=2.0, stride=np.array([[2.0, 2.0]])),
+        edit(lambda all: (all[2].pop("method"), all[2].pop("pad"))),
+        edit(lambda all: all[1].update(leak=0.0, precious=np.array([[False]]))),
+        edit(lambda all: all[1].pop("name")),
+        edit(lambda all: all.insert(-2, {"type": "dropout", "name": "drop7", "rate": 0.5})),
+        edit(lambda all: all[0].update(opts=cell([cell(["CudnnWorkspaceLimit", 1e9])]))),
+        edit(lambda all: all[0].update(opts=cell(["CudnnWorkspaceLimit", 1e9]))),
+        edit(lambda all: all[-1].update(type="softmaxloss")),
+        edit(lambda all: all.pop()),
+    ],
+)
+def test_a_net_of_the_same_function_is_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "net.mat")
+    found = weights.load(tmp_path / "net.mat").state_dict()
+    for name, (_, bias) in SMALL.items():
+        assert np.array_equal(found[f"{name}.bias"].numpy(), bias), name
+
+
+@pytest.mark.parametrize("mean", [np.zeros((0, 0)), FLAT, np.full((1, 1, 3), np.nan)])
+def test_without_a_mean_a_preprocessing_that_is_given_is_taken(tmp_path: Path, mean: Any) -> None:
+    path = matconvnet(tmp_path / "net.mat", SMALL, mean=mean)
+    with pytest.raises(InputError, match="give the pre-processing"):
+        weights.load(path)
+    assert torch.equal(weights.load(path, preprocessing=RGB_MEAN).mean, torch.tensor(MEAN))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

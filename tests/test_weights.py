@@ -440,9 +440,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing bias": (saved(without("features.3.bias")), "vgg11, but lacks features.3.bias"),
     "another net": (
         saved({"layer1.0.conv1.weight": torch.zeros(64, 3, 7, 7)}),
-        "names like those of torchvision's vgg11, but lacks",
+        "its names, 'layer1.0.conv1.weight', are not those of a VGG net of torchvision's",
     ),
-    "one more": (saved(state(extra=torch.zeros(1))), "vgg11, but has extra too"),
+    "one more": (saved(state(extra=torch.zeros(1))), "vgg11, but has 'extra' too"),
     "a shape": (
         saved(state(**{"features.3.weight": torch.zeros(8, 5, 3, 3)})),
         r"is not net A, which it resembles: conv2_1.weight is \(8, 5, 3, 3\), expected \(8, 4, 3",
@@ -477,11 +477,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "sparse": (
         saved(state(**{"features.3.bias": torch.ones(8).to_sparse()})),
-        "features.3.bias is no plain tensor",
+        r"holds a tensor that is no plain tensor \(torch._utils._rebuild_sparse_tensor\)",
     ),
     "a claim": (
         saved(state(**{"classifier.3.weight": torch.zeros(1).expand(1 << 20, 1 << 20)})),
-        "classifier.3.weight claims more values than the file has",
+        "'classifier.3.weight' claims more values than the file has",
     ),
     "four channels": (
         saved(state(**{"features.0.weight": torch.zeros(4, 4, 3, 3)})),

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -117,11 +118,14 @@ def read_header(path: str | Path) -> Header:
 
 
 def check_writable(path: Path) -> None:
-    """Whether a file or folder of this name can be made, before the work for it is done.
+    """Whether a file of this name can be made, before the work for it is done.
 
     Raises:
-        InputError: where something that is no folder, or may not be written, is in the way.
+        InputError: where a folder has the name, or where something that is no folder, or may not
+            be written, is in the way.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the name of a file")
     for folder in path.absolute().parents:
         if folder.exists():
             if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -131,16 +135,24 @@ def check_writable(path: Path) -> None:
 
 
 def existing(path: Path) -> Path:
-    """The path, if it is a file.
+    """The path, if it is a regular file that may be read.
 
     Raises:
-        InputError: when it is not.
+        InputError: when it is not. A pipe would be waited for, a device never end.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+            return path
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({why})") from None
+    if stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder, not a weight file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    return path
+    raise InputError(f"{path}: is no regular file (a pipe or a device): copy it to one first")
 
 
 def sha256(path: Path) -> str:
@@ -263,13 +275,10 @@ def _failed(path: Path, error: Exception) -> RunError:
 
 
 def _open(path: Path, read: Callable[[Any], Any]) -> Any:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a weight file")
+    existing(path)
     try:
         with safe_open(path, framework="pt") as file:
             return read(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except SafetensorError as error:

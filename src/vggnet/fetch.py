@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vggnet.checkpoint import check_writable, write_error
 from vggnet.errors import InputError, RunError
 from vggnet.home import cache_home
-from vggnet.hub import file_of
+from vggnet.hub import config_of, file_of
 from vggnet.published import Checksum, Published
 
 _CHUNK = 1 << 20
@@ -67,6 +67,11 @@ def next_command(row: Published, path: Path) -> str:
     return f"vggnet convert {shlex.quote(str(path))} {row.name.replace('/', '-')}.safetensors"
 
 
+def has_begun(row: Published) -> bool:
+    """Whether a part of the file is there, which the next download goes on with."""
+    return row.repo is None and _begun(*_parts(place(row)))[0] > 0
+
+
 def download(
     url: str, path: Path, checksum: Checksum | None = None, *, progress: bool = False
 ) -> None:
@@ -81,11 +86,19 @@ def download(
         progress: show a bar, on a terminal.
 
     Raises:
-        InputError: when the server has or gives no such file, or the place cannot be written.
+        InputError: when the server has or gives no such file, the place cannot be written, or
+            another process is downloading the file.
         RunError: when the server cannot be reached, the body ends early, the checksum is wrong or
             the disk is full.
     """
-    part, tag = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.tag")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        _download(url, path, checksum, progress)
+
+
+def _download(url: str, path: Path, checksum: Checksum | None, progress: bool) -> None:
+    part, tag = _parts(path)
     elsewhere = f"download it elsewhere, put it at {path}, then the same command checks it"
     try:
         _receive(url, part, tag, path.name, progress)
@@ -93,9 +106,12 @@ def download(
         raise InputError(f"{url}: {error}: {elsewhere}") from None
     except _BrokenError as error:
         raise RunError(f"{url}: {error}: try the same command again, or {elsewhere}") from None
-    if wrong := difference(part, checksum):
-        part.unlink()
-        tag.unlink(missing_ok=True)
+    with _writing(part):
+        wrong = mismatch(part, checksum)
+        if wrong:
+            part.unlink()
+            tag.unlink(missing_ok=True)
+    if wrong:
         raise RunError(
             f"{url}: what came is not the published file ({wrong}) and was deleted: try once more; "
             "if it stays so, the publisher has changed the file, or something on the way did"
@@ -103,6 +119,52 @@ def download(
     with _writing(path):
         part.replace(path)
         tag.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> tuple[Path, Path]:
+    """What came of a file so far, and the name of the version that it is of."""
+    return path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.tag")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from downloading the same file. The lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    lock = path.with_name(f"{path.name}.part.lock")
+    while True:
+        with _writing(lock):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{path}: another process is downloading this file: wait for it, then the same "
+                    "command finds it there"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            if not _is_same(lock, handle):  # the process before has just removed it
+                continue
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # while it is ours
+                    lock.unlink()
+            return
+        finally:
+            os.close(handle)
+
+
+def _is_same(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 class _RefusedError(Exception):
@@ -114,8 +176,6 @@ class _BrokenError(Exception):
 
 
 def _receive(url: str, part: Path, tag: Path, title: str, progress: bool) -> None:
-    with _writing(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
     response, have = _answer(url, *_begun(part, tag))
     length = response.headers.get("Content-Length")
     total = None if length is None else have + int(length)
@@ -225,7 +285,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise write_error(path, error) from None
 
 
-def difference(path: Path, checksum: Checksum | None) -> str | None:
+def mismatch(path: Path, checksum: Checksum | None) -> str | None:
     """In words, how a file differs from its published hash; None where it does not."""
     if checksum is None:
         return None
@@ -241,7 +301,7 @@ def difference(path: Path, checksum: Checksum | None) -> str | None:
 
 def _check_present(path: Path, row: Published) -> None:
     try:
-        wrong = difference(path, row.checksum)
+        wrong = mismatch(path, row.checksum)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if wrong:
@@ -256,7 +316,7 @@ def _from_hub(row: Published) -> tuple[Path, bool]:
     with suppress(InputError, RunError):
         return file_of(row.repo, [row.file], local_files_only=True), True
     try:
-        return file_of(row.repo, [row.file]), False
+        found = file_of(row.repo, [row.file])
     except (InputError, RunError) as error:
         if isinstance(error, InputError) and "pip install" in str(error):
             raise
@@ -264,3 +324,6 @@ def _from_hub(row: Published) -> tuple[Path, bool]:
             f"{error}: or download {row.url} elsewhere, then: vggnet convert {row.file} "
             f"{row.name.replace('/', '-')}.safetensors"
         ) from None
+    with suppress(InputError, RunError):
+        config_of(row.repo)  # which `VGG.from_pretrained` asks for, then perhaps without the Hub
+    return found, False

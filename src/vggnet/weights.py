@@ -67,8 +67,11 @@ def load(
 
 def _foreign(path: Path) -> Foreign | None:
     """What is in a file of other software; None for one of ours."""
-    with path.open("rb") as file:
-        start = file.read(16)
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     if start.startswith(_HDF5):
         return keras.read(path)
     if start.startswith(_MATLAB):

@@ -40,12 +40,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _fetch(row: "Published", as_json: bool) -> None:
-    from vggnet.fetch import fetch, next_command
+    from vggnet.fetch import fetch, has_begun, next_command
 
     try:
         path, present = fetch(row, progress=True)
     except KeyboardInterrupt:
-        print(f"\nwhat came is kept: vggnet weights fetch {row.name} goes on", file=sys.stderr)
+        if has_begun(row):
+            print(f"\nwhat came is kept: vggnet weights fetch {row.name} goes on", file=sys.stderr)
         raise
     if as_json:
         facts = {"path": str(path), "downloaded": not present, "next": next_command(row, path)}

@@ -6,6 +6,7 @@ sides are multiples of 32, such as the crop, there is no difference.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,62 @@ from torch import Tensor
 
 from vggnet.errors import InputError
 from vggnet.formats import caffemodel
-from vggnet.formats.foreign import CAFFE, Foreign, Preprocessing, check_convolution, our_name
+from vggnet.formats.foreign import CAFFE, Foreign, Preprocessing
+from vggnet.formats.layers import check_convolution, check_pooling, check_sequence, our_name
 
-_V1_LRN = 15
-"""The number of local response normalisation among V1LayerParameter's types."""
+_V1_TYPES = (
+    " Accuracy BNLL Concat Convolution Data Dropout EuclideanLoss Flatten HDF5Data HDF5Output "
+    "Im2col ImageData InfogainLoss InnerProduct LRN MultinomialLogisticLoss Pooling ReLU Sigmoid "
+    "Softmax SoftmaxWithLoss Split TanH WindowData Eltwise Power SigmoidCrossEntropyLoss HingeLoss "
+    "MemoryData ArgMax Threshold DummyData Slice MVN AbsVal Silence ContrastiveLoss Exp "
+    "Deconvolution"
+)
+"""Those of V1LayerParameter, numbers from 0, which is none, under their later names."""
+_DATA = ("Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "WindowData")
+_ENDS = (
+    "Accuracy",
+    "ArgMax",
+    "EuclideanLoss",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "SigmoidCrossEntropyLoss",
+    "Silence",
+    "Softmax",
+    "SoftmaxWithLoss",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a layer is to `check_sequence`, or `data` or `split`; and what it takes and puts out."""
+
+    what: str
+    name: str
+    bottoms: frozenset[bytes]
+    tops: frozenset[bytes]
 
 
 def read(path: Path) -> Foreign:
     """The weights of a `.caffemodel`; conv1_1 takes BGR 0–255 minus the authors' mean.
 
     Where a layer of data says so (`transform_param`), as in a snapshot of training, it takes the
-    mean and the scale that stand there; a `mean_file` is not in the file, and passed over. Other
-    layers without weights are taken for the net's own. A last layer that was renamed for
-    fine-tuning, such as fc8_flickr, is fc8.
+    mean and the scale that stand there; a `mean_file` is not in the file, and passed over. A last
+    layer that was renamed for fine-tuning, such as fc8_flickr, is fc8. Of a file that has only the
+    layers with weights, as converters write them, the others are taken for VGG's.
 
     Raises:
         InputError: for a file that is damaged or of Caffe's first form (V0), or layers that are
-            none of a VGG net's; or without protobuf.
+            not a VGG net's, in its order; or without protobuf.
     """
     tensors: dict[str, Tensor] = {}
     transforms: list[Any] = []
+    steps: list[_Step] = []
     for net in caffemodel.layers(path):
         # fc6 has 411 MB as bytes, message, arrays and tensors; two at a time are held.
-        arrays, found = _layer(path, net, tensors.keys())
+        step, arrays, found = _layer(path, net, tensors.keys())
         del net
+        steps.append(step)
         tensors |= {name: _tensor(arrays.pop(name)) for name in list(arrays)}
         transforms += found
     if not tensors:
@@ -48,6 +81,7 @@ def read(path: Path) -> Foreign:
             f"{path}: has no layers with weights: not a .caffemodel, or damaged: copy or download "
             "it again"
         )
+    _check_order(path, [step for step in steps if step.what != "data"])
     channels = tensors["conv1_1.weight"].shape[1:2] if "conv1_1.weight" in tensors else (3,)
     return Foreign("Caffe", tensors, _preprocessing(path, transforms, *channels))
 
@@ -76,26 +110,116 @@ def _preprocessing(path: Path, transforms: list[Any], channels: int = 3) -> Prep
     return CAFFE
 
 
+def _check_order(path: Path, steps: list[_Step]) -> None:
+    """Refuses layers that do not follow, or do not feed, each other as a VGG net's do."""
+    if all(step.what.startswith(("conv", "fc")) for step in steps):
+        return
+    check_sequence(path, [(step.what, step.name) for step in steps if step.what != "split"])
+    known: frozenset[bytes] = frozenset()  # the names of what the last layer put out
+    for step in steps:
+        follows = step.bottoms <= known
+        if step.what == "split":  # copies; perhaps of the labels
+            known |= step.tops if known and follows else frozenset()
+        elif step.what != "end":
+            if known and not follows:
+                raise InputError(
+                    f"{path}: its layer {step.name[:60]!r} does not take what the layer before it "
+                    "puts out: it is another net"
+                )
+            known = step.tops
+
+
 def _layer(
     path: Path, net: Any, known: Collection[str]
-) -> tuple[dict[str, NDArray[np.floating[Any]]], list[Any]]:
-    """The weight and bias of the one layer of a net, if it has them, and its `transform_param`."""
+) -> tuple[_Step, dict[str, NDArray[np.floating[Any]]], list[Any]]:
+    """The one layer of a net: its weight and bias, if it has them, and its `transform_param`."""
     layer: Any = [*net.layers, *net.layer][0]
     if net.layers and layer.HasField("layer"):
         raise InputError(
             f"{path}: is in Caffe's first form (V0): upgrade it with Caffe's own "
             "upgrade_net_proto_binary"
         )
-    name = layer.name[:99].decode(errors="replace")  # which may claim to be of any length
-    if layer.type in (_V1_LRN, b"LRN"):
+    name = _start(layer.name).decode(errors="replace")
+    what = _what(path, layer, name)
+    arrays = _weights(path, layer, what, known) if layer.blobs else {}
+    bottoms, tops = (frozenset(map(_start, names)) for names in (layer.bottom, layer.top))
+    transforms = [layer.transform_param] if layer.HasField("transform_param") else []
+    return _Step(what, name, bottoms, tops), arrays, transforms
+
+
+def _start(name: bytes) -> bytes:
+    """Of a name, which may claim to be of any length."""
+    return name[:99]
+
+
+def _what(path: Path, layer: Any, name: str) -> str:
+    """What a layer is (`_Step.what`); refuses the types and settings that no VGG net has."""
+    kind = _kind(layer.type)
+    if kind == "LRN":
         raise InputError(
             f"{path}: its layer {name[:60]!r} is a local response normalisation, which of VGG nets "
             "only A-LRN has, and Caffe's files of it are not read: build it with vggnet"
         )
-    transforms = [layer.transform_param] if layer.HasField("transform_param") else []
-    if not layer.blobs:
-        return {}, transforms
-    ours = our_name(path, name)
+    if layer.blobs:
+        ours = our_name(path, name)
+        if kind not in ("", "Convolution", *["InnerProduct"] * ours.startswith("fc")):
+            raise _of_another_type(path, name, kind)
+        return ours
+    if kind in ("Convolution", "InnerProduct"):
+        raise InputError(
+            f"{path}: {name[:60]!r} has 0 blobs, expected a weight and a bias: save it with Caffe "
+            "itself"
+        )
+    if kind == "ReLU" and any(layer.relu_param.negative_slope):
+        raise InputError(f"{path}: its layer {name[:60]!r} is a leaky ReLU: it is another net")
+    if kind == "Pooling":
+        _check_pooling(path, name, layer.pooling_param)
+    if kind == "Dropout" and not all(layer.dropout_param.scale_train):
+        raise InputError(
+            f"{path}: its layer {name[:60]!r} scales in evaluation (scale_train): it is another net"
+        )
+    if kind in _DATA:
+        return "data"
+    if kind in _ENDS:
+        return "end"
+    names = {"ReLU": "relu", "Pooling": "pool", "Dropout": "dropout", "Split": "split"}
+    if kind not in names:
+        raise _of_another_type(path, name, kind)
+    return names[kind]
+
+
+def _kind(kind: int | bytes) -> str:
+    if isinstance(kind, bytes):
+        return _start(kind).decode(errors="replace")
+    names = _V1_TYPES.split(" ")
+    return names[kind] if 0 <= kind < len(names) else str(kind)
+
+
+def _of_another_type(path: Path, name: str, kind: str) -> InputError:
+    return InputError(
+        f"{path}: its layer {name[:60]!r} is of type {kind[:60]!r}, which it is in no VGG net that "
+        "is read here"
+    )
+
+
+def _check_pooling(path: Path, name: str, settings: Any) -> None:
+    if any(settings.pool) or any(settings.global_pooling):
+        raise InputError(
+            f"{path}: {name[:60]!r} does not pool by the maximum of 2×2, as a VGG net does: it is "
+            "another net"
+        )
+    check_pooling(
+        path,
+        name,
+        kernel=[*settings.kernel_size, *settings.kernel_h, *settings.kernel_w],
+        stride=[*settings.stride, *settings.stride_h, *settings.stride_w] or [1],
+        pad=[max([0, *settings.pad, *settings.pad_h, *settings.pad_w])],
+    )
+
+
+def _weights(
+    path: Path, layer: Any, ours: str, known: Collection[str]
+) -> dict[str, NDArray[np.floating[Any]]]:
     if len(layer.blobs) != 2:
         raise InputError(
             f"{path}: {ours} has {len(layer.blobs)} blobs, expected a weight and a bias"
@@ -121,7 +245,7 @@ def _layer(
         # Before blobs had shapes, matrices were 1×1×out×in. fc6 as a convolution is out×C×h×w.
         matrix = weight.shape[2:] if weight.shape[:2] == (1, 1) else (*weight.shape[:1], -1)
         weight = weight.reshape(matrix)
-    return {f"{ours}.weight": weight, f"{ours}.bias": bias.reshape(-1)}, transforms
+    return {f"{ours}.weight": weight, f"{ours}.bias": bias.reshape(-1)}
 
 
 def _blob(path: Path, name: str, blob: Any) -> NDArray[np.floating[Any]]:

@@ -1,6 +1,6 @@
 """The layers of a `.caffemodel`, one at a time.
 
-A file is one protocol buffer (caffe.proto of BVLC/caffe), of which two dozen fields matter here.
+A file is one protocol buffer (caffe.proto of BVLC/caffe), of which four dozen fields matter here.
 They are described below and read with Google's `protobuf`. It builds whatever number of parts a
 message has, so these are counted first.
 """
@@ -25,20 +25,30 @@ _SUBSET = {
     "NetParameter": ("layers 2 V1LayerParameter*", "layer 100 LayerParameter*"),
     "V1LayerParameter": (
         "layer 1 bytes",  # a layer of a still older form, V0
+        "bottom 2 bytes*",
+        "top 3 bytes*",
         "name 4 bytes",
         "type 5 int32",
         "blobs 6 BlobProto*",
         "convolution_param 10 ConvolutionParameter",
+        "dropout_param 12 DropoutParameter",
         "inner_product_param 17 InnerProductParameter",
+        "pooling_param 19 PoolingParameter",
+        "relu_param 30 ReLUParameter",
         "transform_param 36 TransformationParameter",
     ),
     "LayerParameter": (
         "name 1 bytes",
         "type 2 bytes",
+        "bottom 3 bytes*",
+        "top 4 bytes*",
         "blobs 7 BlobProto*",
         "transform_param 100 TransformationParameter",
         "convolution_param 106 ConvolutionParameter",
+        "dropout_param 108 DropoutParameter",
         "inner_product_param 117 InnerProductParameter",
+        "pooling_param 121 PoolingParameter",
+        "relu_param 123 ReLUParameter",
     ),
     "BlobProto": (
         "num 1 int32",  # the sizes of a blob from before it had a shape
@@ -60,7 +70,22 @@ _SUBSET = {
         "stride_w 14 uint32*",
         "dilation 18 uint32*",
     ),
+    "DropoutParameter": ("scale_train 2 bool*",),  # of some variants of Caffe
     "InnerProductParameter": ("transpose 6 bool",),
+    "PoolingParameter": (
+        "pool 1 int32*",  # 0 takes the maximum
+        "kernel_size 2 uint32*",
+        "stride 3 uint32*",
+        "pad 4 uint32*",
+        "kernel_h 5 uint32*",
+        "kernel_w 6 uint32*",
+        "stride_h 7 uint32*",
+        "stride_w 8 uint32*",
+        "pad_h 9 uint32*",
+        "pad_w 10 uint32*",
+        "global_pooling 12 bool*",
+    ),
+    "ReLUParameter": ("negative_slope 1 float*",),
     "TransformationParameter": ("scale 1 float", "mean_file 4 bytes", "mean_value 5 float*"),
 }
 """What is read of caffe.proto: name, number and type of a field, `*` where it is repeated.

@@ -1,6 +1,5 @@
 """What a weight file of other software holds, in our names and layouts, and the net made of it."""
 
-import re
 from dataclasses import dataclass, replace
 from math import isfinite, isqrt
 from pathlib import Path
@@ -111,44 +110,10 @@ class Foreign:
     """Whose: torchvision, timm, Keras, Caffe, MatConvNet."""
     tensors: dict[str, Tensor]
     """`conv1_1.weight`, …, `fc8.bias`; without those of fc6 to fc8 the net has no classifier."""
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | str
+    """Or why the file tells none that a net here can have: one must be given then."""
     class_names: tuple[str, ...] | None = None
     """In the order of the scores, where the file has them."""
-
-
-def our_name(path: Path, name: str) -> str:
-    """Of a layer with weights under the authors' names, which are ours but for a renamed last one,
-    such as fc8_flickr.
-
-    Raises:
-        InputError: for a layer that no VGG net has.
-    """
-    if name.startswith("fc8"):
-        return "fc8"
-    if not re.fullmatch(r"conv[1-9]_[1-9]|fc[67]", name):
-        raise InputError(
-            f"{path}: its layer {name[:60]!r} has weights, and no VGG net of the paper has such a "
-            "layer (they are conv1_1, …, fc8)"
-        )
-    return name
-
-
-def check_convolution(path: Path, name: str, kernel: int, **settings: list[int]) -> None:
-    """Refuses a convolution of other settings than VGG's, which give the same weights other scores.
-
-    Args:
-        path: named in the error.
-        name: of the layer, ours.
-        kernel: its side in pixels.
-        settings: all values of `pad`, and of `stride`, `dilation`, `group` where there are any.
-    """
-    for what, values in settings.items():
-        wanted = (kernel // 2 if name.startswith("conv") else 0) if what == "pad" else 1
-        if any(value != wanted for value in values):
-            raise InputError(
-                f"{path}: {name} has {what} {' '.join(map(str, values[:4]))}, and a VGG net's has "
-                f"{wanted}: it is another net"
-            )
 
 
 def assemble(
@@ -172,7 +137,7 @@ def assemble(
 
     Raises:
         InputError: for tensors that are missing, too many, of a wrong shape or type, or not
-            finite; or for class names that do not fit.
+            finite; for class names that do not fit; or without a pre-processing.
     """
     tensors = dict(foreign.tensors)
     for key, value in tensors.items():
@@ -185,6 +150,8 @@ def assemble(
         tensors.setdefault(key.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     config = _config(path, tensors)
     given = preprocessing or foreign.preprocessing
+    if isinstance(given, str):
+        raise InputError(f"{path}: {given}: give the pre-processing (--preprocessing)")
     if config.in_channels != len(given.mean):
         raise InputError(
             f"{path}: conv1_1 takes {config.in_channels} channels, its pre-processing is of "

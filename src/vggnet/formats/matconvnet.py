@@ -15,11 +15,14 @@ from torch import Tensor
 
 from vggnet.errors import InputError
 from vggnet.formats import matfile
-from vggnet.formats.foreign import Foreign, Preprocessing, check_convolution, our_name
+from vggnet.formats.foreign import Foreign, Preprocessing
+from vggnet.formats.layers import check_convolution, check_pooling, check_sequence, our_name
 from vggnet.imagenet import class_names, synset_names
 
 _VARIABLES = ("layers", "meta", "normalization", "classes", "net")
-_WITHOUT_WEIGHTS = ("relu", "pool", "softmax", "softmaxloss", "dropout", "loss")
+_ENDS = ("softmax", "softmaxloss", "loss")
+_HARMLESS = ("cudnn", "nocudnn", "cudnnworkspacelimit", "verbose")
+"""Among a layer's `opts`: what changes the speed and not the result."""
 
 
 def read(path: Path) -> Foreign:
@@ -29,7 +32,7 @@ def read(path: Path) -> Foreign:
 
     Raises:
         InputError: for a file that is damaged, of MATLAB's version 7.3 or of a DagNN; for layers
-            that are none of a VGG net's; for a mean image that is not one colour.
+            that are not a VGG net's, in its order.
     """
     net = matfile.read(path, _VARIABLES)
     if isinstance(net.get("net"), dict) and "layers" not in net:
@@ -43,38 +46,72 @@ def read(path: Path) -> Foreign:
     if not isinstance(layers, list) or not layers:
         raise InputError(
             f"{path}: has no cell array `layers`, as MatConvNet's nets have: its variables are "
-            f"{', '.join(list(net)[:8]) or 'none'}"
+            f"{', '.join(repr(name[:60]) for name in list(net)[:8]) or 'none'}"
         )
     tensors: dict[str, Tensor] = {}
+    sequence: list[tuple[str, str]] = []
     for number, layer in enumerate(layers, start=1):
         if not isinstance(layer, dict):
             raise InputError(f"{path}: layer {number} is no struct")
-        tensors |= _layer(path, number, layer, tensors)
+        kind, name = map(_text, map(layer.get, ("type", "name")))
+        what = _what(path, number, kind, name, layer)
+        if kind == "conv":
+            if f"{what}.weight" in tensors:
+                raise InputError(f"{path}: has two layers {what}")
+            tensors |= _convolution(path, what, layer)
+        sequence.append((what, name or f"{kind} {number}"))
         layer.clear()  # a net is half a gigabyte: no layer is held twice for long
     if not tensors:
         raise InputError(f"{path}: none of its {len(layers)} layers has weights")
+    check_sequence(path, sequence)
     meta = net["meta"] if isinstance(net.get("meta"), dict) else net
     fc8 = tensors.get("fc8.bias")
     names = None if fc8 is None else _class_names(meta.get("classes"), len(fc8))
-    return Foreign("MatConvNet", tensors, _preprocessing(path, meta.get("normalization")), names)
+    return Foreign("MatConvNet", tensors, _preprocessing(meta.get("normalization")), names)
 
 
-def _layer(
-    path: Path, number: int, layer: dict[str, Any], known: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    kind, name = (
-        value if isinstance(value, str) else None for value in map(layer.get, ("type", "name"))
-    )
-    if kind in _WITHOUT_WEIGHTS:
-        return {}
-    if kind != "conv":
+def _what(path: Path, number: int, kind: str, name: str, layer: dict[str, Any]) -> str:
+    """What a layer is to `check_sequence`; refuses the kinds and settings that no VGG net has."""
+    options = layer.get("opts")
+    for option in map(_text, options if isinstance(options, list) else []):
+        if option and option.lower() not in _HARMLESS:
+            raise InputError(
+                f"{path}: layer {number} ({name[:60]!r}) has the option {option[:60]!r}, which may "
+                "change its result: it is another net"
+            )
+    if kind == "conv" and name:
+        return our_name(path, name)
+    if kind == "conv":
+        raise InputError(f"{path}: layer {number} is a convolution without a name")
+    if kind == "relu":
+        if any(_integers(layer.get("leak", _ZERO))):
+            raise InputError(
+                f"{path}: layer {number} ({name[:60]!r}) is a leaky ReLU: it is another net"
+            )
+    elif kind == "pool":
+        if layer.get("method", "max") != "max":
+            raise InputError(
+                f"{path}: layer {number} ({name[:60]!r}) does not pool by the maximum, as a VGG "
+                "net does: it is another net"
+            )
+        check_pooling(
+            path,
+            name or f"layer {number}",
+            kernel=_integers(layer.get("pool")),
+            stride=_integers(layer.get("stride", _ZERO + 1)),
+            pad=_integers(layer.get("pad", _ZERO)),
+        )
+    elif kind in _ENDS:
+        return "end"
+    elif kind != "dropout":
         raise InputError(
-            f"{path}: layer {number} ({str(name)[:60]!r}) is of type {str(kind)[:60]!r}, which no "
+            f"{path}: layer {number} ({name[:60]!r}) is of type {kind[:60]!r}, which no "
             "VGG net that is read here has"
         )
-    if not name:
-        raise InputError(f"{path}: layer {number} is a convolution without a name")
-    ours = our_name(path, name)
+    return kind
+
+
+def _convolution(path: Path, ours: str, layer: dict[str, Any]) -> dict[str, Tensor]:
     weights = layer.get("weights", [layer.get("filters"), layer.get("biases")])
     if not isinstance(weights, list) or len(weights) != 2 or not all(map(_is_numbers, weights)):
         raise InputError(
@@ -89,14 +126,10 @@ def _layer(
         path,
         ours,
         filters.shape[0],
-        **{
-            what: _integers(layer[key])
-            for what, key in (("pad", "pad"), ("stride", "stride"), ("dilation", "dilate"))
-            if key in layer
-        },
+        pad=_integers(layer.get("pad", _ZERO)),
+        stride=_integers(layer.get("stride", _ZERO + 1)),
+        dilation=_integers(layer.get("dilate", _ZERO + 1)),
     )
-    if f"{ours}.weight" in known:
-        raise InputError(f"{path}: has two layers {ours}")
     with np.errstate(all="ignore"):  # what is no float32 becomes an infinity, which is refused
         weight = np.array(filters.transpose(3, 2, 0, 1), np.float32, order="C")
         bias = np.array(biases.reshape(-1, order="F"), np.float32)
@@ -109,31 +142,41 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.size > 0
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+_ZERO = np.zeros((1, 1))
+
+
 def _integers(value: Any) -> list[int]:
-    """A setting's values: one for all sides, or one for each; none where it is empty."""
-    numbers = value.reshape(-1)[:16].tolist() if isinstance(value, np.ndarray) else []
+    """A setting's values: one for all sides, or one for each; -1 for what is no whole number."""
+    numbers = value.reshape(-1)[:16].tolist() if isinstance(value, np.ndarray) else [-1]
     return [int(number) if number == number // 1 else -1 for number in numbers]
 
 
-def _preprocessing(path: Path, normalization: Any) -> Preprocessing:
-    """From `averageImage`: a value a channel, or an image in which every pixel is the same."""
+def _preprocessing(normalization: Any) -> Preprocessing | str:
+    """From `averageImage`: a value a channel, or an image in which every pixel is the same.
+
+    Else why there is none.
+    """
     image = normalization.get("averageImage") if isinstance(normalization, dict) else None
-    if not isinstance(image, np.ndarray) or (image.size not in (1, 3) and image.ndim != 3):
-        raise InputError(
-            f"{path}: has no mean RGB: set net.meta.normalization.averageImage in MATLAB, and save "
-            "the net again"
-        )
+    if not isinstance(image, np.ndarray) or not (
+        image.size in (1, 3) or (image.size and image.ndim == 3 and image.shape[2] < 100)
+    ):
+        return "has no mean RGB (net.meta.normalization.averageImage)"
     # A vector's place is that of its values; an image's last dimension that of its channels.
     colours = image.reshape(1, -1) if image.size in (1, 3) else image.reshape(-1, image.shape[2])
     colours = colours.astype(np.float64)
     if not np.isfinite(colours).all():
-        raise InputError(f"{path}: its averageImage has values that are not finite")
-    if colours.size and np.ptp(colours, axis=0).max() > 1e-3:
-        raise InputError(
-            f"{path}: subtracts a mean image ({'×'.join(map(str, image.shape))}) whose pixels "
-            "differ, where VGG subtracts one colour, the mean RGB: it is another net"
+        return "its averageImage has values that are not finite"
+    if np.ptp(colours, axis=0).max() > 1e-3:
+        return (
+            f"subtracts a mean image ({'×'.join(map(str, image.shape))}) whose pixels differ, "
+            "where VGG subtracts one colour, the mean RGB"
         )
-    return Preprocessing("RGB", 1.0, tuple(colours[0].tolist()) if colours.size else ())
+    mean = tuple(colours[0].tolist())
+    return Preprocessing("RGB", 1.0, mean, (1.0,) * len(mean))
 
 
 def _class_names(classes: Any, count: int) -> tuple[str, ...] | None:

@@ -60,7 +60,7 @@ def read(path: Path, tensors: dict[str, Tensor]) -> Foreign:
 def match(path: Path, tensors: dict[str, Tensor], whose: str, head: dict[str, str]) -> Config:
     """The config whose names of this kind are the file's, with the nearest one in the error."""
     had = {key for key in tensors if not key.endswith("num_batches_tracked")}
-    nearest: tuple[int, str] | None = None
+    nearest: tuple[int, int, str] | None = None
     for net in NETS:
         for batch_norm in (False, True):
             for with_head in (True, False):
@@ -70,11 +70,19 @@ def match(path: Path, tensors: dict[str, Tensor], whose: str, head: dict[str, st
                 if wanted == had:
                     return config
                 missing, more = sorted(wanted - had), sorted(had - wanted)
-                text = f"lacks {missing[0]}" if missing else f"has {more[0]} too"
-                found = len(missing) + len(more), f"{title(config)}, but {text}"
+                text = f"lacks {missing[0]}" if missing else f"has {more[0][:60]!r} too"
+                common = len(wanted) - len(missing)
+                found = len(missing) + len(more), common, f"{title(config)}, but {text}"
                 nearest = min(nearest or found, found)
     assert nearest is not None
-    raise InputError(f"{path}: names like those of {whose}'s {nearest[1]}")
+    _, common, text = nearest
+    if 2 * common >= len(had):
+        raise InputError(f"{path}: names like those of {whose}'s {text}")
+    some = ", ".join(repr(key[:60]) for key in list(tensors)[:3]) + ", …" * (len(tensors) > 3)
+    raise InputError(
+        f"{path}: its names, {some}, are not those of a VGG net of {whose}'s, features.0.weight, "
+        "features.0.bias, …"
+    )
 
 
 def renamed(tensors: dict[str, Tensor], config: Config, head: dict[str, str]) -> dict[str, Tensor]:
