@@ -193,7 +193,9 @@ class VGG(nn.Module):
         """Reads a net from a repository on the Hub, or from a folder that `save_pretrained` wrote.
 
         A repository's weights may be vggnet's, or timm's or torchvision's, such as those of
-        timm/vgg16.tv_in1k; the net takes RGB 0–255 all the same.
+        timm/vgg16.tv_in1k; the net takes RGB 0–255 all the same. Of timm's, config.json beside them
+        says what images they take and what the classes are called, unless `preprocessing` or
+        `class_names` are given.
 
         Args:
             name: of the repository, user/name; or a folder.
