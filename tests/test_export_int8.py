@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from exporting import scores
-from vggnet import VGG, InputError, save
+from vggnet import VGG, InputError, RunError, save
 from vggnet.cli import main
 from vggnet.configs import Config
 from vggnet.datasets import Part, digits
@@ -261,6 +261,29 @@ def test_scores_that_are_not_finite_end_the_command(
     path = tmp_path / "bad.safetensors"
     save(model, path)
     out = tmp_path / "net.onnx"
-    assert main(["export", str(path), "--format", "onnx", "--out", str(out)]) == 1
-    assert "not written" in capsys.readouterr().err
+    assert main(["export", str(path), "--format", "onnx", "--out", str(out)]) == 2
+    assert "fc8.bias of the net has values that are not finite" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_nothing_of_somebody_elses_is_overwritten(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenVINO's and ncnn's weights go into a .bin, as PyTorch's do."""
+    source = tmp_path / "pytorch_model.bin"
+    source.write_bytes(weights.read_bytes())
+    for suffix, format in ((".xml", "openvino"), (".param", "ncnn")):
+        out = str(source.with_suffix(suffix))
+        assert main(["export", str(weights), "--format", format, "--out", out]) == 2
+        assert "pytorch_model.bin, which is not its" in capsys.readouterr().err
+    assert source.read_bytes() == weights.read_bytes()
+
+
+def test_weights_too_small_for_float16(tmp_path: Path) -> None:
+    model = build("A", num_classes=3, crop=32, width=1 / 16)
+    with torch.no_grad():
+        model.get_parameter("fc6.weight").mul_(1e-8)
+        model.get_parameter("fc7.weight").mul_(1e4)
+    with pytest.raises(RunError, match="too small for float16"):
+        export(model, tmp_path / "net.onnx", format="onnx", precision="float16")
+    assert not (tmp_path / "net.onnx").exists()

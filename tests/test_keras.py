@@ -83,7 +83,7 @@ def test_files_that_keras_wrote(
     if crop:
         assert (model.config.crop, model.config.num_classes) == (crop, 7)
     assert model.mean.tolist() == pytest.approx(IMAGENET_MEAN)
-    assert str(model.provenance.source).startswith("Keras, sha256 ")
+    assert str(model.provenance.source).startswith("Keras, images BGR 0–255, minus ")
     check(model, made / name, how)
 
 

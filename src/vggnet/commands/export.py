@@ -65,7 +65,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from vggnet import weights
-    from vggnet.export import check, compare, export
+    from vggnet.export import check, compare, export, runtimes
 
     if args.fp16 and args.int8:
         raise InputError("--fp16 and --int8: give one of them")
@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> None:
             flag = "--" + name.replace("_", "-")
             raise InputError(f"{flag} {getattr(args, name)} is not 1 or more")
     model = weights.load(args.weights)
+    for file in runtimes.files(args.out, args.format):
+        if file.exists() and file.samefile(args.weights):
+            raise InputError(f"{file}: would overwrite the weights: choose another --out")
     try:
         model.config.check_head()
     except InputError as error:

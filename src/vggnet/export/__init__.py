@@ -33,8 +33,9 @@ from vggnet.stopping import stoppable
 
 __all__ = ["Exported", "Form", "Format", "Precision", "check", "export"]
 
-LARGEST_DIFFERENCE = 1e-4
-"""Of float32 scores from the net's, over the largest score. Runtimes add in other orders."""
+LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 0.02, "int8": float("inf")}
+"""Of scores from the net's, over the largest score. Runtimes add in other orders; float16 rounds to
+0.001 or so, and to more where weights are too small for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def export(
     Raises:
         InputError: on a value that cannot be, a net without its classifier, a library that is
             missing, a place that cannot be written.
-        RunError: when float32 scores differ from the net's by more than 1e-4 of the largest; then
-            nothing is written.
+        RunError: when scores differ from the net's by more than 1e-4 of the largest (float16: by
+            more than 0.02), or the runtime cannot run the file; then nothing is written.
     """
     path = Path(path)
     check(path, format=format, form=form, precision=precision, calibrated=calibration is not None)
@@ -98,20 +99,28 @@ def export(
         except OSError as error:
             raise checkpoint.write_error(path, error) from None
         seen = [batch[0].transpose(1, 2, 0) for batch in batches]
-        session = runtimes.load(built)
-        differences = {
-            "×".join(map(str, (len(batch), *batch.shape[2:]))): compare.difference(
-                model, session, batch
-            )
-            for batch in compare.samples(model.config, form, seen)
-        }
-        del session
-        largest = max(differences.values())
-        if precision == "float32" and not largest <= LARGEST_DIFFERENCE:
+        try:
+            session = runtimes.load(built)
+            differences = {
+                "×".join(map(str, (len(batch), *batch.shape[2:]))): compare.difference(
+                    model, session, batch
+                )
+                for batch in compare.samples(model.config, form, seen)
+            }
+            del session
+        except Exception as error:  # every runtime has errors of its own
+            why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RunError(
+                f"{path}: not written: its own runtime cannot run it ({why}): take another "
+                "--format or --form"
+            ) from None
+        largest, allowed = max(differences.values()), LARGEST_DIFFERENCE[precision]
+        if not largest <= allowed:
             raise RunError(
                 f"{path}: not written: its scores in {format} differ from the net's by "
-                f"{largest:.1e} of the largest, more than {LARGEST_DIFFERENCE:g}: are the net's "
-                "weights finite, and its runtime's version a tested one?"
+                f"{largest:.1e} of the largest, more than {allowed:g}: is the runtime's version a "
+                "tested one"
+                + (", and are there weights too small for float16?" * (precision == "float16"))
             )
         files = runtimes.files(path, format)
         with stoppable() as stop:  # both files or neither
@@ -150,6 +159,11 @@ def check(path: Path, *, format: str, form: str, precision: str, calibrated: boo
         if other.exists():
             shared = path.with_suffix(".bin").name
             raise InputError(f"{path}: {shared} would be {other.name}'s too: choose another name")
+    weights, *others = runtimes.files(path, known)
+    if others and weights.exists() and not path.exists():
+        raise InputError(
+            f"{path}: its weights would overwrite {weights}, which is not its: choose another name"
+        )
     runtimes.check_libraries(known, int8=precision == "int8")
 
 
@@ -160,6 +174,12 @@ def _check_model(model: VGG, precision: Precision) -> None:
             f"the net is {model.mean.dtype} on {model.mean.device}: export takes it as float32 on "
             "the CPU, model.float().cpu()"
         )
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise InputError(
+                f"{name} of the net has values that are not finite (NaN or infinity): the weights "
+                "are damaged, or the net diverged"
+            )
     if precision == "float16":
         layers.check_float16(model)
     if precision == "int8" and model.config.in_channels != 3:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
+from vggnet.evaluate import check_scales
 from vggnet.export.layers import Form
 from vggnet.export.libraries import library, quiet
 from vggnet.export.onnx import describe
@@ -32,7 +33,7 @@ def scale_for(model: VGG) -> int:
 def views(model: VGG, images: Sequence[Pixels], form: Form) -> Batches:
     """Images as the net sees them in testing: rescaled to Q, whole or their centre crop.
 
-    Images that cannot be read are left out.
+    One that cannot be read is an error: the images are few.
 
     Args:
         model: gives S and the crop.
@@ -40,22 +41,21 @@ def views(model: VGG, images: Sequence[Pixels], form: Form) -> Batches:
         form: dense: the whole image. crop: the crop in its middle.
 
     Raises:
-        InputError: where there are none that can be read.
+        InputError: where there are none, one cannot be read, or Q is below the crop.
     """
     method, crop = ("dense" if form == "dense" else "centre-crop"), model.config.crop
     term = Term(scale_for(model), method, "scores", flips=False)  # type: ignore[arg-type]
     found: Batches = []
-    reason: object = "there are no images"
+    check_scales(model.config, [term.Q])
     for rescaled in TestImages(images, [term.Q]):
         if isinstance(rescaled, InputError):
-            reason = rescaled
-            continue
+            raise InputError(f"int8 cannot be calibrated: {rescaled}")
         (image,) = rescaled
         ((top, left, height, width),) = term.windows(image.shape[0], image.shape[1], crop)
         view = image[top : top + height, left : left + width]
         found.append(np.ascontiguousarray(view.transpose(2, 0, 1))[None])
     if not found:
-        raise InputError(f"int8 needs images to calibrate with: {reason}")
+        raise InputError("int8 needs images to calibrate with: there are none")
     return found
 
 

@@ -1,5 +1,6 @@
 """PyTorch's exported program, a .pt2: the net without this package's code."""
 
+import io
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -54,4 +55,6 @@ def write(model: VGG, path: Path, form: Form, described: dict[str, str], *, half
     # Without it, PyTorch takes a map of one cell, as the crop's, for a case of its own.
     with quiet(), settings.patch(backed_size_oblivious=True):
         found = torch.export.export(net, (example,), dynamic_shapes={"images": free})
-        torch.export.save(found, path, extra_files=described)
+        packed = io.BytesIO()  # PyTorch's own writer ends the process on a full disk
+        torch.export.save(found, packed, extra_files=described)
+        path.write_bytes(packed.getbuffer())
