@@ -118,9 +118,12 @@ def export(
         if not largest <= allowed:
             raise RunError(
                 f"{path}: not written: its scores in {format} differ from the net's by "
-                f"{largest:.1e} of the largest, more than {allowed:g}: is the runtime's version a "
-                "tested one"
-                + (", and are there weights too small for float16?" * (precision == "float16"))
+                f"{largest:.1e} of the largest, more than {allowed:g}: "
+                + (
+                    "its weights may be too small for float16, export without --fp16"
+                    if precision == "float16"
+                    else "is the runtime's version a tested one?"
+                )
             )
         files = runtimes.files(path, format)
         with stoppable() as stop:  # both files or neither
