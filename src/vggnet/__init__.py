@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vggnet.configs import NETS, Config
     from vggnet.errors import InputError, RunError
     from vggnet.evaluate import posteriors
+    from vggnet.inference import fast
     from vggnet.model import VGG, build
     from vggnet.recipes import TrainConfig
     from vggnet.weights import load
@@ -29,6 +30,7 @@ _HOMES = {
     "TrainConfig": "recipes",
     "account": "accounting",
     "build": "model",
+    "fast": "inference",
     "load": "weights",
     "posteriors": "evaluate",
     "read_header": "checkpoint",
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "account",
     "build",
+    "fast",
     "load",
     "posteriors",
     "read_header",

@@ -119,6 +119,12 @@ class VGG(nn.Module):
         Raises:
             InputError: for a name that the net does not have.
         """
+        names = self.known_layers(names)
+        found = self._run(images, names)
+        return {name: found[name] for name in names}
+
+    def known_layers(self, names: Iterable[str]) -> list[str]:
+        """The names as a list; raises InputError for one that `activations` does not know."""
         if isinstance(names, str):
             raise InputError(f"activations takes a list of names: [{names!r}]")
         names = list(names)
@@ -128,11 +134,10 @@ class VGG(nn.Module):
                 raise InputError(
                     f"net {self.config.net} has no layer {name!r}; it has {', '.join(known)}"
                 )
-        found = self._run(images, names)
-        return {name: found[name] for name in names}
+        return names
 
     def _run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        self._check(images)
+        self.check_images(images)
         x = self._subtract_mean(images)
         kept: dict[str, Tensor] = {}
         own = False  # whether x is the fresh output of a layer that nobody else reads
@@ -151,7 +156,8 @@ class VGG(nn.Module):
         kept["scores"] = x.mean(dim=(2, 3))
         return kept
 
-    def _check(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> None:
+        """Raises InputError for images that `forward` does not take."""
         smallest, channels = self.config.smallest, self.config.in_channels
         if images.dim() != 4 or images.shape[1] != channels:
             raise InputError(
