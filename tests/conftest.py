@@ -2,10 +2,17 @@
 
 import os
 import tempfile
+from pathlib import Path
+
+from vggnet.home import cache_home
 
 # Two workers share the machine's cores; threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What is remembered of data sets goes into a folder that ends with the tests.
+# What is remembered of data sets goes into a folder that ends with the tests; compiled kernels, which
+# are named by all that they are made from, stay where they are.
+_KERNELS = cache_home() / "kernels"
+_KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
 _CACHE = tempfile.TemporaryDirectory()
+(Path(_CACHE.name) / "kernels").symlink_to(_KERNELS)
 os.environ["VGGNET_CACHE"] = _CACHE.name

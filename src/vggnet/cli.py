@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vggnet import __version__
-from vggnet.commands import check_data, convert, evaluate, export, info, reproduce, train, weights
+from vggnet.commands import (
+    bench,
+    check_data,
+    convert,
+    evaluate,
+    export,
+    info,
+    reproduce,
+    train,
+    weights,
+)
 from vggnet.errors import InputError, RunError
 from vggnet.stopping import Stopped, raising, stoppable
 
@@ -50,6 +60,9 @@ COMMANDS = {
         "the paper's grid on your data, its tables beside the paper's",
         reproduce.flags,
         reproduce.run,
+    ),
+    "bench": Command(
+        "speed of this machine: forward, dense, training step, reading", bench.flags, bench.run
     ),
 }
 

@@ -18,6 +18,7 @@ from vggnet.configs import Config
 from vggnet.datasets import Part
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels
+from vggnet.inference import engine
 from vggnet.model import VGG
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, windows_of
 from vggnet.readers import TestImages, check_pixels
@@ -98,6 +99,7 @@ def posteriors(
     averaging: Averaging = "scores",
     flips: bool = True,
     workers: int = 0,
+    fast: bool = True,
     progress: bool = False,
 ) -> Posteriors:
     """Class posteriors of images (§3.2).
@@ -113,6 +115,7 @@ def posteriors(
         averaging: of the dense map, before (scores) or after (posteriors) the soft-max.
         flips: average with the posteriors of the mirrored image.
         workers: processes that read and rescale images; 0 for this one.
+        fast: compute by `vggnet.fast` on a CPU, which differs by rounding; else by the model.
         progress: show a bar on a terminal.
 
     Returns:
@@ -123,7 +126,9 @@ def posteriors(
         RunError: when the net gives scores that are not finite.
     """
     protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
-    (found,) = measure([model], images, [protocol.terms], workers=workers, progress=progress)
+    (found,) = measure(
+        [model], images, [protocol.terms], workers=workers, fast=fast, progress=progress
+    )
     return combined(found, protocol.terms).posteriors
 
 
@@ -201,6 +206,7 @@ def measure(
     *,
     workers: int = 0,
     on_bad: OnBad | None = None,
+    fast: bool = True,
     progress: bool = False,
     label: str = "evaluating",
 ) -> list[dict[Term, Measured]]:
@@ -219,6 +225,8 @@ def measure(
             same for any number.
         on_bad: gets the index of an image that cannot be read, and why; its posteriors are NaN.
             Without it, such an image is an InputError.
+        fast: compute a `VGG` on a CPU by `vggnet.fast`, which differs by rounding; else by the
+            model itself.
         progress: show a bar on a terminal.
         label: shown before the bar.
 
@@ -232,6 +240,13 @@ def measure(
     """
     for model, terms in zip(models, wanted, strict=True):
         check_scales(model.config, [term.Q for term in terms])
+    # A GPU's fast engine rounds to bfloat16, so it is not what errors are measured with.
+    models = [
+        engine(model)
+        if fast and isinstance(model, VGG) and model.mean.device.type == "cpu"
+        else model
+        for model in models
+    ]
     passes = [
         _Pass(model, list(dict.fromkeys(terms)), len(images), _WAITING_PIXELS // len(models))
         for model, terms in zip(models, wanted, strict=True)

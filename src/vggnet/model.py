@@ -138,7 +138,7 @@ class VGG(nn.Module):
 
     def _run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         self.check_images(images)
-        x = self._subtract_mean(images)
+        x = self.subtract_mean(images)
         kept: dict[str, Tensor] = {}
         own = False  # whether x is the fresh output of a layer that nobody else reads
         for name in self._names:
@@ -171,7 +171,8 @@ class VGG(nn.Module):
                 f"{smallest}: rescale them to a smallest side of {smallest} or more"
             )
 
-    def _subtract_mean(self, images: Tensor) -> Tensor:
+    def subtract_mean(self, images: Tensor) -> Tensor:
+        """Images less the net's mean RGB, in the net's dtype."""
         # In float32 at least: in bfloat16 the difference of two numbers near 128 is off by 0.5
         # (a net cast to bfloat16 has rounded its mean too, by up to 0.25).
         wide = torch.promote_types(self.mean.dtype, torch.float32)

@@ -1,1 +1,1 @@
-"""The kernels: C++ for this machine's processor, built on first use, and PyTorch's autograd over them."""
+"""The kernels: C++ built for this machine's processor on first use, and autograd over them."""

@@ -74,7 +74,7 @@ INLINE void dots(const W *weights, long weights_row, const float *x, long x_row,
     for (int o = 0; o < O; o++) {
       const Vec w = widened(weights + o * weights_row + k);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; r++) sum[o][r] += w * value[r];
+      for (int r = 0; r < R; r++) sum[o][r] = fused(w, value[r], sum[o][r]);
     }
   }
 #pragma GCC unroll 4

@@ -103,6 +103,10 @@ struct Winograd {
 
   // Tile `tile` of the map, transformed, into row `row` of each product's matrix.
   void transform_data(int tile, int row, float *data, long data_apart) const {
+    transform_data(tile, data + static_cast<long>(row) * in_stride, data_apart);
+  }
+
+  void transform_data(int tile, float *into, long data_apart) const {
     const Place at = place(tile);
     const float *pixel[products];
     for (int i = 0; i < side; i++)
@@ -113,7 +117,6 @@ struct Winograd {
             inside ? in.values + ((static_cast<long>(at.n) * in.height + y) * in.width + x) * in.stride
                    : zeros;
       }
-    float *into = data + static_cast<long>(row) * in_stride;
     for (int c = 0; c < in_stride; c += LANES) {
       Vec half[side][side];
 #pragma GCC unroll 8
@@ -244,6 +247,114 @@ struct Winograd {
         multiply(memory + static_cast<long>(begin) * in_stride, data_apart, size, g, sums, sums_apart);
         for (int t = 0; t < size; t++) transform_outputs(first + begin + t, t, g, sums, sums_apart);
       });
+    }
+  }
+};
+
+// The gradient of a Winograd layer's weights: the layer's own arithmetic turned round, so as few products.
+// The gradient of the sums is the outputs' transposed transform; the gradient of the transformed weights
+// is a product over tiles; back through the weights' transform it is that of the weights.
+template <typename T>
+struct WeightGradient {
+  static constexpr int side = T::side, products = side * side, m = T::m, r = T::r;
+
+  const Winograd<T> layer;  // its `in` is the layer's input, its `out` the gradient of the output
+  const int most;           // tiles at a time
+  float *const memory;
+  // A line more than the channels, so that a column of the matrices is not in one set of the cache.
+  const int data_stride = layer.in_stride + 16, sums_stride = layer.out.stride + 16;
+  const long data_apart = static_cast<long>(most) * data_stride;
+  const long sums_apart = static_cast<long>(most) * sums_stride;
+  float *const data = memory, *const sums = data + products * data_apart,
+               *const gradient = sums + products * sums_apart;
+
+  static long floats(int most, int in, int out) {
+    return products * (static_cast<long>(most) * (rounded(in, LANES) + out + 32) +
+                       static_cast<long>(in) * out);
+  }
+
+  void run(Team &team, float *into, long out_step, long in_step, long row_step, long column_step) const {
+    const int rounds = (layer.tiles + most - 1) / most, channels = layer.in.channels;
+    for (int round = 0; round < rounds; round++) {
+      const int first = static_cast<int>(static_cast<long>(layer.tiles) * round / rounds);
+      const int count = static_cast<int>(static_cast<long>(layer.tiles) * (round + 1) / rounds) - first;
+      team.share(count, [&](int t) {
+        layer.transform_data(first + t, data + static_cast<long>(t) * data_stride, data_apart);
+        transform_gradient(first + t, sums + static_cast<long>(t) * sums_stride);
+      });
+      // Blocks of input channels that share the cache lines of the transformed data.
+      constexpr int block = 48;
+      const int blocks = (channels + block - 1) / block;
+      team.share(products * blocks, [&](int i) {
+        const int product = i / blocks, begin = i % blocks * block;
+        const float *a = data + product * data_apart + begin;
+        for (int p = 0; p < layer.out.stride; p += COLUMNS)
+          in_blocks(std::min(block, channels - begin), [&](auto size, int c) {
+            float *to = gradient +
+                        (static_cast<long>(product) * channels + begin + c) * layer.out.stride + p;
+            micro_tile<size>(a + c, 1, data_stride, 0, count, 1, sums + product * sums_apart + p,
+                             sums_stride, [&](Vec sum, int row, int half) {
+                               float *place = to + static_cast<long>(row) * layer.out.stride + half * LANES;
+                               store(place, round ? load(place) + sum : sum);
+                             });
+          });
+      });
+    }
+    double filter[side][r];
+    for (int i = 0; i < side; i++)
+      for (int j = 0; j < r; j++) filter[i][j] = T::filter(i, j, r);
+    team.share(channels, [&](int c) {
+      for (int k = 0; k < layer.out.channels; k += COLUMNS) {
+        double half[r][side][COLUMNS] = {};
+        for (int i = 0; i < side; i++)
+          for (int j = 0; j < side; j++) {
+            const float *from =
+                gradient + (static_cast<long>(i * side + j) * channels + c) * layer.out.stride + k;
+            for (int o = 0; o < r; o++)
+              for (int l = 0; l < COLUMNS; l++) half[o][j][l] += filter[i][o] * from[l];
+          }
+        for (int o = 0; o < r; o++)
+          for (int q = 0; q < r; q++) {
+            double sum[COLUMNS] = {};
+            for (int j = 0; j < side; j++)
+              for (int l = 0; l < COLUMNS; l++) sum[l] += half[o][j][l] * filter[j][q];
+            float *to = into + k * out_step + c * in_step + o * row_step + q * column_step;
+            for (int l = 0; l < std::min(COLUMNS, layer.out.channels - k); l++)
+              to[l * out_step] = static_cast<float>(sum[l]);
+          }
+      }
+    });
+  }
+
+  void transform_gradient(int tile, float *into) const {
+    const auto at = layer.place(tile);
+    const Map &out = layer.out;
+    const float *pixel[m * m];
+    for (int i = 0; i < m; i++)
+      for (int j = 0; j < m; j++) {
+        const bool inside = at.y + i < out.height && at.x + j < out.width;
+        pixel[i * m + j] = inside ? out.values + ((static_cast<long>(at.n) * out.height + at.y + i) *
+                                                      out.width + at.x + j) * out.stride
+                                  : layer.zeros;
+      }
+    for (int c = 0; c < out.stride; c += LANES) {
+      Vec half[side][m];
+#pragma GCC unroll 8
+      for (int j = 0; j < m; j++) {
+        Vec column[m], done[side];
+#pragma GCC unroll 8
+        for (int i = 0; i < m; i++) column[i] = load(pixel[i * m + j] + c);
+        T::gradients(column, done);
+#pragma GCC unroll 8
+        for (int i = 0; i < side; i++) half[i][j] = done[i];
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < side; i++) {
+        Vec done[side];
+        T::gradients(half[i], done);
+#pragma GCC unroll 8
+        for (int j = 0; j < side; j++) store(into + (i * side + j) * sums_apart + c, done[j]);
+      }
     }
   }
 };

@@ -5,6 +5,7 @@
 
 #include "connected.hpp"
 #include "convolution.hpp"
+#include "gradients.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -86,6 +87,34 @@ EXPORT void vggnet_winograd(int threads, int tile, const float *in, int n, int h
     share(threads, [&](Team &team, int thread) {
       if (most) layer.in_groups(team, thread, most, band, memory + before);
       else layer.in_bands(team, thread, band, memory + before);
+    });
+  });
+}
+
+// Floats of memory that `vggnet_weight_gradient` wants for its work.
+EXPORT long vggnet_weight_gradient_memory(int tile, int channels, int out_stride, int most) {
+  long floats = 0;
+  with_tile(tile, [&](auto t) {
+    floats = WeightGradient<decltype(t)>::floats(most, channels, out_stride);
+  });
+  return floats + rounded(std::max(channels, out_stride), 16);
+}
+
+// From a layer's input and the gradient of its output (before any pooling); `most` tiles at a time.
+EXPORT void vggnet_weight_gradient(int threads, int tile, const float *in, int n, int height, int width,
+                                   int channels, int in_stride, const float *gradient, int out_channels,
+                                   int out_stride, float *into, long out_step, long in_step,
+                                   long row_step, long column_step, int most, float *memory) {
+  with_tile(tile, [&](auto t) {
+    const long before = rounded(std::max(channels, out_stride), 16);
+    std::fill(memory, memory + before, 0.f);
+    const WeightGradient<decltype(t)> work{
+        {{const_cast<float *>(in), n, height, width, channels, in_stride},
+         {const_cast<float *>(gradient), n, height, width, out_channels, out_stride},
+         nullptr, nullptr, memory, false, false},
+        most, memory + before};
+    share(threads, [&](Team &team, int) {
+      work.run(team, into, out_step, in_step, row_step, column_step);
     });
   });
 }
@@ -217,4 +246,22 @@ EXPORT void vggnet_connected(int threads, const void *weights, int bytes, const 
   if (bytes == 4) run(static_cast<const float *>(weights));
   else if (bytes == 2) run(static_cast<const uint16_t *>(weights));
   else run(static_cast<const int8_t *>(weights));
+}
+
+// The gradient before a ReLU, or before a ReLU and the pooling after it, from the ReLU's output.
+EXPORT void vggnet_rectified(int threads, const float *y, int n, int height, int width, int stride,
+                             const float *gradient, int pool, float *into) {
+  const Rectified work{{const_cast<float *>(y), n, height, width, stride, stride}, gradient, into, pool != 0};
+  share(threads, [&](Team &team, int) { work.run(team); });
+}
+
+// Either gradient may be null where nobody asks for it.
+EXPORT void vggnet_connected_gradients(int threads, const float *weights, const float *x,
+                                       const float *gradient, int rows, int inputs, int outputs,
+                                       float *of_x, float *of_weights) {
+  const ConnectedGradients work{gradient, rows, inputs, outputs};
+  share(threads, [&](Team &team, int) {
+    if (of_x) work.of_x(team, weights, of_x);
+    if (of_weights) work.of_weights(team, x, of_weights);
+  });
 }

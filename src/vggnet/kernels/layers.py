@@ -4,19 +4,21 @@ Maps are N×H×W×S, float32: the channels of a pixel lie together, S is their n
 `Library.columns`, and what is beyond the layer's channels is 0.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass
+from math import ceil, prod
 
 import torch
 from torch import Tensor
 
 from vggnet.kernels.library import Library, library
 
-# From here on a Winograd layer's weights do not fit a processor's cache: each is read once for many tiles.
+# From here on a Winograd layer's weights do not fit a processor's cache: each is read once for many
+# tiles.
 _MANY_WEIGHTS = 16 << 20
 _TOGETHER, _BAND = 384, 36
-"""Tiles whose data are transformed together, and tiles in a band (docs/LOG.md has the measurements)."""
+"""Tiles whose data are transformed together, and tiles in a band (docs/LOG.md: why so many)."""
+_GRADIENTS, _FEW_WEIGHTS = 48, 128 * 256
+"""Tiles whose gradients are transformed together, for layers of few weights."""
 _PRODUCTS = {43: 36, 23: 16, 25: 36}
 _OUTPUTS = {43: 4, 23: 2, 25: 2}
 
@@ -29,9 +31,7 @@ class Scratch:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A float32 tensor of this shape, its values whatever they were."""
-        count = 1
-        for n in shape:
-            count *= n
+        count = prod(shape)
         kept = self._kept.get(name)
         if kept is None or kept.numel() < count:
             self._kept.pop(name, None)  # before the larger one is there
@@ -59,8 +59,8 @@ def padded(channels: int) -> int:
 def tile_for(kernel: int, side: int) -> int:
     """The Winograd tile of fewest products for a 3×3 or 5×5 layer whose map is `side` pixels wide.
 
-    43 computes 4×4 outputs of a 3×3 convolution from 36 products, 23 2×2 from 16, and 25 2×2 of a 5×5
-    convolution from 36.
+    43 computes 4×4 outputs of a 3×3 convolution from 36 products, 23 2×2 from 16, and 25 2×2 of a
+    5×5 convolution from 36.
     """
     if kernel == 5:
         return 25
@@ -79,13 +79,22 @@ class Winograd:
 
     @classmethod
     def of(
-        cls, weight: Tensor, bias: Tensor | None, tile: int, threads: int, *, turned: bool = False
+        cls,
+        weight: Tensor,
+        bias: Tensor | None,
+        tile: int,
+        threads: int,
+        *,
+        turned: bool = False,
+        scratch: Scratch | None = None,
     ) -> "Winograd":
         """From a weight out×in×k×k, of any strides.
 
         Args:
             turned: the convolution that gives the gradient of the input: the kernel turned by 180°,
                 in and out exchanged.
+            scratch: where the transformed weights are for the moment; by default in memory of their
+            own.
         """
         out_channels, in_channels, kernel, _ = weight.shape
         steps = list(weight.stride())
@@ -95,7 +104,8 @@ class Winograd:
             start += weight.element_size() * (kernel - 1) * (steps[2] + steps[3])
             steps = [steps[1], steps[0], -steps[2], -steps[3]]
         functions = library().functions
-        values = fresh(functions.vggnet_winograd_weights(tile, in_channels, out_channels))
+        floats = functions.vggnet_winograd_weights(tile, in_channels, out_channels)
+        values = scratch.take("weights", floats) if scratch else fresh(floats)
         functions.vggnet_transform_weights(
             threads, tile, start, *steps, in_channels, out_channels, values.data_ptr()
         )
@@ -152,6 +162,42 @@ def shares(
     groups = ceil(out_stride / lib.group)
     bands = max(ceil(together / 96), ceil(threads / groups))
     return together, max(1, ceil(together / bands))
+
+
+def weight_gradient(
+    tile: int, x: Tensor, gradient: Tensor, into: Tensor, scratch: Scratch, threads: int
+) -> None:
+    """The gradient of a convolution's weight, out×in×k×k of any strides.
+
+    Args:
+        tile: the forward's.
+        x: the layer's input, N×H×W×in.
+        gradient: of its output, N×H×W×out; both channels are multiples of `Library.columns`.
+        into: is written.
+    """
+    n, height, width, channels = x.shape
+    out_channels = gradient.shape[3]
+    functions = library().functions
+    most = _GRADIENTS if channels * out_channels <= _FEW_WEIGHTS else _TOGETHER
+    most = min(most, n * ceil(height / _OUTPUTS[tile]) * ceil(width / _OUTPUTS[tile]))
+    floats = functions.vggnet_weight_gradient_memory(tile, channels, out_channels, most)
+    functions.vggnet_weight_gradient(
+        threads,
+        tile,
+        x.data_ptr(),
+        n,
+        height,
+        width,
+        channels,
+        channels,
+        gradient.data_ptr(),
+        out_channels,
+        out_channels,
+        into.data_ptr(),
+        *into.stride(),
+        most,
+        scratch.take("work", floats).data_ptr(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +265,7 @@ class Connected:
 
 
 def prepare(images: Tensor, mean: Tensor, out: Tensor, threads: int) -> None:
-    """Images N×C×H×W, uint8 or float32, less their mean, to N×(H+2b)×(W+2b)×C with a border of zeros."""
+    """Images N×C×H×W, uint8 or float32, less their mean, to N×(H+2b)×(W+2b)×C, b zeros around."""
     n, channels, height, width = images.shape
     library().functions.vggnet_prepare(
         threads,
@@ -279,6 +325,35 @@ def windows(x: Tensor, out: Tensor, threads: int, *, channels: int, kernel: int)
     n, height, width, stride = x.shape
     library().functions.vggnet_windows(
         threads, x.data_ptr(), n, height, width, channels, stride, kernel, out.data_ptr()
+    )
+
+
+def rectified(y: Tensor, gradient: Tensor, into: Tensor, threads: int, *, pool: bool) -> None:
+    """The gradient before a ReLU, or a ReLU and its pooling, from the ReLU's output `y`."""
+    library().functions.vggnet_rectified(
+        threads, y.data_ptr(), *y.shape, gradient.data_ptr(), pool, into.data_ptr()
+    )
+
+
+def connected_gradients(
+    weight: Tensor,
+    x: Tensor,
+    gradient: Tensor,
+    of_x: Tensor | None,
+    of_weight: Tensor | None,
+    threads: int,
+) -> None:
+    """Of a fully connected layer on few rows; what is None is not computed."""
+    library().functions.vggnet_connected_gradients(
+        threads,
+        weight.data_ptr(),
+        x.data_ptr(),
+        gradient.data_ptr(),
+        x.shape[0],
+        x.shape[1],
+        weight.shape[0],
+        None if of_x is None else of_x.data_ptr(),
+        None if of_weight is None else of_weight.data_ptr(),
     )
 
 

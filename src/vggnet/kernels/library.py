@@ -1,7 +1,7 @@
 """The kernels' library: compiled once for this processor, kept in the cache, opened by ctypes.
 
-There is no binary to install: `c++`, `g++` or `clang++` compiles the sources beside this file when they
-are first needed, for the very processor. Where that cannot be, `library` says why.
+There is no binary to install: `c++`, `g++` or `clang++` compiles the sources beside this file when
+they are first needed, for the very processor. Where that cannot be, `library` says why.
 """
 
 import ctypes
@@ -23,7 +23,16 @@ from vggnet.home import cache_home
 OFF = "VGGNET_FAST"
 """Environment variable; 0 turns the kernels off."""
 COMPILERS = ("c++", "g++", "clang++")
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
+_FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-pthread",
+    "-Wno-psabi",
+)
 _SOURCES = Path(__file__).parent
 _SECONDS_TO_COMPILE = 600
 
@@ -53,6 +62,8 @@ _ARGUMENTS = {
     "vggnet_transform_weights": "iipllllii" + "p",
     "vggnet_winograd_memory": "iiiii",
     "vggnet_winograd": "iip" + "iiiii" + "pppiiii" + "iip",
+    "vggnet_weight_gradient_memory": "iiii",
+    "vggnet_weight_gradient": "iip" + "iiiii" + "pii" + "pllll" + "ip",
     "vggnet_direct": "ip" + "iiii" + "pppiii",
     "vggnet_prepare": "ipi" + "llll" + "iiii" + "pip",
     "vggnet_relu": "ippil",
@@ -60,6 +71,8 @@ _ARGUMENTS = {
     "vggnet_lrn": "ipiiiiifffp",
     "vggnet_windows": "ipiiiiiip",
     "vggnet_connected": "ipipppliii" + "pli",
+    "vggnet_rectified": "ipiiiipip",
+    "vggnet_connected_gradients": "ipppiiipp",
 }
 _TYPES = {"p": c_void_p, "i": c_int, "l": c_long, "f": c_float}
 
@@ -121,8 +134,8 @@ def _built() -> Path:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise UnavailableError(
-            "no C++ compiler, so PyTorch computes, at a fraction of the speed: install g++ or clang "
-            "(Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"
+            "no C++ compiler, so PyTorch computes, at a fraction of the speed: install g++ or "
+            "clang (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"
         )
     flags = (*_FLAGS, _native())
     folder = _private(cache_home() / "kernels")
@@ -194,9 +207,9 @@ def _private(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
-        if status.st_uid == os.getuid() and not status.st_mode & 0o022:
-            if os.access(folder, os.W_OK):
-                return folder
+        own = status.st_uid == os.getuid() and not status.st_mode & 0o022
+        if own and os.access(folder, os.W_OK):
+            return folder
     except OSError:
         pass
     return Path(tempfile.mkdtemp(prefix="vggnet-kernels-"))

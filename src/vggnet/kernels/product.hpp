@@ -24,8 +24,8 @@ INLINE void micro_tile(const float *a, long row_step, long step, long segment_st
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {
         const Vec x = all(value[r * row_step]);
-        sum[r][0] += x * left;
-        sum[r][1] += x * right;
+        sum[r][0] = fused(x, left, sum[r][0]);
+        sum[r][1] = fused(x, right, sum[r][1]);
       }
     }
   }

@@ -6,7 +6,8 @@
 
 #include "simd.hpp"
 
-// One dimension of the transforms of a tile: data (side values to side), outputs (side to m).
+// One dimension of the transforms of a tile: data (side values to side), outputs (side to m), gradients
+// (of outputs to those of the sums, m to side: the transpose).
 template <int M, int R>
 struct Tile;
 
@@ -28,14 +29,14 @@ struct SixPoints {
   }
 
   static INLINE void data(const Vec d[6], Vec v[6]) {
-    const Vec even_p = d[4] - Q2 * d[2], odd_p = P * (d[3] - Q2 * d[1]);
-    const Vec even_q = d[4] - P2 * d[2], odd_q = Q * (d[3] - P2 * d[1]);
-    v[0] = (d[4] - (P2 + Q2) * d[2]) + P2 * Q2 * d[0];
-    v[1] = even_p + odd_p;
-    v[2] = even_p - odd_p;
-    v[3] = even_q + odd_q;
-    v[4] = even_q - odd_q;
-    v[5] = (d[5] - (P2 + Q2) * d[3]) + P2 * Q2 * d[1];
+    const Vec even_p = fused(-Q2, d[2], d[4]), odd_p = fused(-Q2, d[1], d[3]);
+    const Vec even_q = fused(-P2, d[2], d[4]), odd_q = fused(-P2, d[1], d[3]);
+    v[0] = fused(P2 * Q2, d[0], fused(-(P2 + Q2), d[2], d[4]));
+    v[1] = fused(P, odd_p, even_p);
+    v[2] = fused(-P, odd_p, even_p);
+    v[3] = fused(Q, odd_q, even_q);
+    v[4] = fused(-Q, odd_q, even_q);
+    v[5] = fused(P2 * Q2, d[1], fused(-(P2 + Q2), d[3], d[5]));
   }
 };
 
@@ -47,9 +48,20 @@ struct Tile<4, 3> : SixPoints {
     const Vec even_p = v[1] + v[2], odd_p = v[1] - v[2];
     const Vec even_q = v[3] + v[4], odd_q = v[3] - v[4];
     y[0] = v[0] + even_p + even_q;
-    y[1] = P * odd_p + Q * odd_q;
-    y[2] = P2 * even_p + Q2 * even_q;
-    y[3] = P3 * odd_p + (Q3 * odd_q + v[5]);
+    y[1] = fused(P, odd_p, Q * odd_q);
+    y[2] = fused(P2, even_p, Q2 * even_q);
+    y[3] = fused(P3, odd_p, fused(Q3, odd_q, v[5]));
+  }
+
+  static INLINE void gradients(const Vec y[4], Vec v[6]) {
+    const Vec even_p = fused(P2, y[2], y[0]), odd_p = fused(P3, y[3], P * y[1]);
+    const Vec even_q = fused(Q2, y[2], y[0]), odd_q = fused(Q3, y[3], Q * y[1]);
+    v[0] = y[0];
+    v[1] = even_p + odd_p;
+    v[2] = even_p - odd_p;
+    v[3] = even_q + odd_q;
+    v[4] = even_q - odd_q;
+    v[5] = y[3];
   }
 };
 
@@ -59,7 +71,16 @@ struct Tile<2, 5> : SixPoints {
 
   static INLINE void outputs(const Vec v[6], Vec y[2]) {
     y[0] = v[0] + (v[1] + v[2]) + (v[3] + v[4]);
-    y[1] = P * (v[1] - v[2]) + (Q * (v[3] - v[4]) + v[5]);
+    y[1] = fused(P, v[1] - v[2], fused(Q, v[3] - v[4], v[5]));
+  }
+
+  static INLINE void gradients(const Vec y[2], Vec v[6]) {
+    v[0] = y[0];
+    v[1] = fused(P, y[1], y[0]);
+    v[2] = fused(-P, y[1], y[0]);
+    v[3] = fused(Q, y[1], y[0]);
+    v[4] = fused(-Q, y[1], y[0]);
+    v[5] = y[1];
   }
 };
 
@@ -83,5 +104,12 @@ struct Tile<2, 3> {
   static INLINE void outputs(const Vec v[4], Vec y[2]) {
     y[0] = v[0] + v[1] + v[2];
     y[1] = v[1] - v[2] + v[3];
+  }
+
+  static INLINE void gradients(const Vec y[2], Vec v[4]) {
+    v[0] = y[0];
+    v[1] = y[0] + y[1];
+    v[2] = y[0] - y[1];
+    v[3] = y[1];
   }
 };

@@ -1,170 +1,30 @@
-"""The fastest forward of a net for the machine at hand, with the net's own call."""
+"""Inference on a CPU by the kernels of `vggnet.kernels`."""
 
-import threading
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil, prod
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vggnet.configs import Config, Layer
+from vggnet.configs import Layer
 from vggnet.errors import InputError
+from vggnet.inference.base import Fast, Plain
 from vggnet.kernels import layers as on
-from vggnet.kernels.library import UnavailableError, library
 from vggnet.kernels.layers import Connected, Direct, Scratch, Winograd
-from vggnet.model import VGG, Provenance
+from vggnet.kernels.library import library
+from vggnet.model import VGG
 from vggnet.modules import FullyConnected, LocalResponseNorm
 
 Stored = Literal["float32", "bfloat16", "int8"]
 
-# Maps larger than this are computed image by image, so that what one layer writes is still in the cache
-# when the next reads it; smaller ones for so many images together, since their layers' weights are large.
+# Maps larger than this are computed image by image, so that what one layer writes is still in the
+# cache when the next reads it; smaller ones for so many images together, since their layers'
+# weights are large.
 _LARGE_MAP, _MAPS_TOGETHER = 2 << 20, 16 << 20
 _ROWS_TOGETHER = 48
-"""Rows of windows that go through the fully connected layers together: their weights are read once."""
-
-
-def fast(model: VGG, *, fc: Stored = "float32", threads: int | None = None) -> "Fast":
-    """The fastest inference for this machine, called as the model is: `fast(model)(images)`.
-
-    On a CPU, for a float32 net, Winograd's minimal filtering in kernels that a C++ compiler makes for
-    the processor on first use (some ten seconds, kept in `~/.cache/vggnet`): scores differ from float64
-    by rounding, some 1e-6 of the largest. Without a compiler, in float64 or bfloat16, PyTorch computes, and
-    a warning says so. On a GPU, bfloat16 in channels_last: compiled into CUDA graphs for shapes that come
-    again; scores differ by some 1e-2 of the largest.
-
-    It is a snapshot: convolutions' weights are transformed once (`Fast.bytes` more memory; for net D 265 MB)
-    while the fully connected layers read the model's own. After the model's weights change, or it is moved,
-    call `fast` again; a call of the old one is then an InputError.
-
-    Args:
-        model: in evaluation mode or not; dropout is not applied.
-        fc: how the fully connected layers' weights are kept on a CPU. bfloat16 and int8 (a scale a row)
-            read a half and a quarter of the bytes, which is most of the time at batch 1, and round
-            each weight to 8 bits of mantissa, or to 1/127 of its row's largest.
-        threads: on a CPU; PyTorch's number by default.
-
-    Raises:
-        InputError: for a wrong option.
-    """
-    return engine(model, fc=fc, threads=threads, quiet=False)
-
-
-def engine(
-    model: VGG, *, fc: Stored = "float32", threads: int | None = None, quiet: bool = True
-) -> "Fast":
-    """`fast`, silent where PyTorch computes."""
-    if fc not in get_args(Stored):
-        raise InputError(f"fc {fc!r} is not known: take {', '.join(get_args(Stored))}")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads {threads} is not 1 or more")
-    device, dtype = model.mean.device.type, model.mean.dtype
-    why = ""
-    if device == "cuda":
-        from vggnet.gpu import OnGPU
-
-        return OnGPU(model)
-    if device != "cpu":
-        why = f"there are no kernels for {device}"
-    elif dtype != torch.float32:
-        why = f"the kernels take float32; the net is in {str(dtype).removeprefix('torch.')}"
-    else:
-        try:
-            library()
-            return OnCPU(model, fc, threads or torch.get_num_threads())
-        except UnavailableError as error:
-            why = str(error)
-    if fc != "float32":
-        raise InputError(f"fc {fc}: {why}")
-    if not quiet:
-        warnings.warn(why, stacklevel=3)
-    return Plain(model, why)
-
-
-class Fast:
-    """A net's inference by some engine; it is called as a `VGG` is, and gives no gradients."""
-
-    training = False
-
-    def __init__(self, model: VGG, engine: str) -> None:
-        self._model = model
-        self.engine = engine
-        """What computes, in words."""
-        self._state = _state(model)
-        self._lock = threading.Lock()
-
-    @property
-    def config(self) -> Config:
-        return self._model.config
-
-    @property
-    def mean(self) -> Tensor:
-        return self._model.mean
-
-    @property
-    def provenance(self) -> Provenance:
-        return self._model.provenance
-
-    @property
-    def bytes(self) -> int:
-        """Memory besides the model's own: transformed weights, and buffers as large as the calls so far
-        needed them."""
-        return 0
-
-    def eval(self) -> "Fast":
-        return self
-
-    def train(self, mode: bool = True) -> "Fast":
-        """There is no other mode than evaluation; here so that it can stand where a `VGG` does."""
-        return self
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Class scores, averaged over the score map: N×K; as `VGG.forward`."""
-        self.config.check_head()
-        return self._compute(images, ["scores"])["scores"]
-
-    def score_map(self, images: Tensor) -> Tensor:
-        """The map of class scores: N×K×h×w; as `VGG.score_map`."""
-        self.config.check_head()
-        return self._compute(images, ["fc8"])["fc8"]
-
-    def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Named outputs of one forward, which ends at the last of them; as `VGG.activations`."""
-        return self._compute(images, self._model.known_layers(names))
-
-    def _compute(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        self._model.check_images(images)
-        if torch.is_grad_enabled() and images.requires_grad:
-            raise InputError("images require a gradient, which fast inference has not: call the model")
-        if _state(self._model) != self._state:
-            raise InputError("the model's weights have changed, or it was moved: call fast(model) again")
-        with self._lock, torch.inference_mode():
-            found = self._run(images, names)
-        return {name: found[name] for name in names}
-
-    def _run(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"Fast({self.config.title}, {self.engine})"
-
-
-class Plain(Fast):
-    """The model itself in evaluation mode, where there is nothing faster."""
-
-    def __init__(self, model: VGG, why: str) -> None:
-        super().__init__(model, f"PyTorch: {why}")
-
-    def _run(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        training = self._model.training
-        try:
-            return self._model.eval().activations(images, names)
-        finally:
-            self._model.train(training)
+"""Rows of windows that go through the fully connected layers together."""
 
 
 class OnCPU(Fast):
@@ -221,7 +81,7 @@ class OnCPU(Fast):
     def _sizes(self, images: Tensor) -> dict[str, tuple[int, int, int]]:
         """Height, width and padded channels of every map."""
         height, width = images.shape[2:]
-        found = {}
+        found: dict[str, tuple[int, int, int]] = {}
         for block in self._blocks:
             size = height, width, on.padded(block.channels)
             found |= dict.fromkeys(block.names - {block.pool}, size)
@@ -237,7 +97,7 @@ class OnCPU(Fast):
         sizes: dict[str, tuple[int, int, int]],
         maps: dict[str, Tensor],
     ) -> None:
-        """Computes the maps that are in `maps`; they are the images' own, all others are scratch."""
+        """Computes the maps that are in `maps`; all others are scratch."""
         bytes_of = [4 * prod(sizes[block.relu]) for block in blocks]
         front = next((i for i, size in enumerate(bytes_of) if size <= _LARGE_MAP), len(blocks))
         most = max(1, _MAPS_TOGETHER // max(bytes_of[front:], default=_MAPS_TOGETHER))
@@ -248,8 +108,10 @@ class OnCPU(Fast):
                 x = self._prepared(images[first:end])
             else:
                 between = blocks[front - 1].output
-                x = maps[between][first:end] if between in maps else self._scratch.take(
-                    "between", end - first, *sizes[between]
+                x = (
+                    maps[between][first:end]
+                    if between in maps
+                    else self._scratch.take("between", end - first, *sizes[between])
                 )
                 for i in range(first, end):
                     y = self._prepared(images[i : i + 1])
@@ -264,9 +126,7 @@ class OnCPU(Fast):
     def _prepared(self, images: Tensor) -> Tensor:
         n, channels, height, width = images.shape
         border = self.config.layers()[0].kernel // 2
-        out = self._scratch.take(
-            "images", n, height + 2 * border, width + 2 * border, channels
-        )
+        out = self._scratch.take("images", n, height + 2 * border, width + 2 * border, channels)
         on.prepare(images, self.mean, out, self._threads)
         return out
 
@@ -407,7 +267,7 @@ def _blocks(model: VGG, threads: int) -> list[_Block]:
     for start, end in zip(starts, [*starts[1:], len(layers)], strict=True):
         conv, *rest = layers[start:end]
         of = {layer.kind: layer for layer in rest}
-        weight, bias = _folded(model, conv, of.get("bn"))
+        weight, bias = folded(model, conv, of.get("bn"))
         direct = winograd = None
         if not blocks:
             direct = Direct.of(weight, bias, conv.in_channels)
@@ -432,7 +292,7 @@ def _blocks(model: VGG, threads: int) -> list[_Block]:
     return blocks
 
 
-def _folded(model: VGG, conv: Layer, bn: Layer | None) -> tuple[Tensor, Tensor]:
+def folded(model: VGG, conv: Layer, bn: Layer | None) -> tuple[Tensor, Tensor]:
     module = getattr(model, conv.name)
     assert isinstance(module, nn.Conv2d)
     assert module.bias is not None
@@ -458,11 +318,3 @@ def _connected(module: FullyConnected, fc: Stored) -> Connected:
         return Connected(weight.bfloat16(), None, bias)
     scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
     return Connected((weight / scales[:, None]).round_().to(torch.int8), scales, bias)
-
-
-def _state(model: VGG) -> list[tuple[Any, ...]]:
-    """What changes when the net's weights do."""
-    return [
-        (tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
-        for tensor in (*model.parameters(), *model.buffers())
-    ]

@@ -1,0 +1,172 @@
+"""A training step for a GPU: bfloat16 products, forward and backward compiled, one fused update."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vggnet.configs import Layer
+from vggnet.errors import InputError
+from vggnet.model import VGG
+
+_CHANNELS = 8
+"""The images' channels are filled up with zeros to a multiple of this, for the tensor cores."""
+
+_Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class CompiledStep:
+    """Steps of §3.1's SGD, with convolutions and matrix products in bfloat16 (autocast).
+
+    Weights, their gradients' sums and the momentum stay float32. The function is the net's at the
+    size of its crop, with two rearrangements that change rounding alone: a map is pooled before its
+    bias is added and the ReLU taken, which then work on a quarter of it, and the images have more
+    channels, of zeros. Hooks on convolutions, ReLUs, poolings and fully connected layers that this
+    passes over are not called.
+
+    Batches of `batch_size` go through `torch.compile`; those of another size, such as an epoch's
+    last, through the same function as it stands, so that they never compile. Where compiling fails,
+    a warning says so and all batches do. cuDNN looks for its fastest kernels once for each size.
+
+    Dropout draws from PyTorch's default generators, compiled or not: after the same
+    `torch.manual_seed` a step draws the same. A compiled step and one that is not draw differently.
+
+    Args:
+        model: float32, on the device that it is to be trained on; put into channels_last. Whether
+            batch normalisation and dropout are in training mode is the model's to say.
+        batch_size: images of a whole batch.
+        learning_rate: of the beginning; set `optimizer.param_groups[0]["lr"]` at any time.
+        momentum: of SGD.
+        weight_decay: the L2 penalty's factor.
+        backend: of `torch.compile`; None compiles nothing.
+
+    Raises:
+        InputError: for a net that is not in float32, or without its classifier.
+    """
+
+    def __init__(
+        self,
+        model: VGG,
+        *,
+        batch_size: int,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        backend: str | None = "inductor",
+    ) -> None:
+        model.config.check_head()
+        if model.mean.dtype != torch.float32:
+            raise InputError(f"the net is in {model.mean.dtype}: train it in float32")
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model, self.batch_size = model, batch_size
+        self.optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            fused=True,
+        )
+        self._loss: _Loss = _loss_of(model)
+        self._compiled: _Loss | None = None
+        if backend is not None:
+            self._compiled = torch.compile(
+                self._loss, backend=backend, dynamic=False, fullgraph=True
+            )
+        self._has_worked = False
+
+    def __call__(self, images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; nothing waits for the device.
+
+        Args:
+            images: N×3×crop×crop, uint8, best in channels_last; on the model's device, as the rest.
+            shifts: N×3×1×1, float32, added to the images.
+            labels: N, int64.
+
+        Returns:
+            The mean loss before the step, and the number of wrong answers; both on the device.
+        """
+        with _searching():
+            loss, wrong = self._backward(images, shifts, labels)
+            self.optimizer.step()
+        return loss.detach(), wrong
+
+    def _backward(self, images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self._compiled is not None and len(labels) == self.batch_size:
+            try:
+                found = self._gradients(self._compiled, images, shifts, labels)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # no Triton, no C compiler, …
+                if self._has_worked:
+                    raise
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                warnings.warn(f"the training step is not compiled: {why}", stacklevel=4)
+                self._compiled = None
+            else:
+                self._has_worked = True
+                return found
+        return self._gradients(self._loss, images, shifts, labels)
+
+    def _gradients(
+        self, function: _Loss, images: Tensor, shifts: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, wrong = function(images, shifts, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss, wrong
+
+
+def _loss_of(model: VGG) -> _Loss:
+    """The mean loss and the number of wrong answers, for `torch.compile` to see as one function."""
+    layers = [(layer, getattr(model, layer.name)) for layer in model.config.layers()]
+    device = model.mean.device.type
+
+    def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.float() + shifts - model.mean.view(1, -1, 1, 1)
+        with torch.autocast(device, torch.bfloat16):
+            scores = _scores(layers, x)
+        return F.cross_entropy(scores.float(), labels), (scores.argmax(dim=1) != labels).sum()
+
+    return loss_of
+
+
+def _scores(layers: list[tuple[Layer, Any]], x: Tensor) -> Tensor:
+    """N×K, of images without their mean."""
+    kinds = [layer.kind for layer, _ in layers]
+    late: Tensor | None = None  # the bias of a convolution whose result is pooled first
+    for i, (layer, module) in enumerate(layers):
+        if layer.kind == "conv":
+            weight, bias = module.weight, module.bias
+            if i == 0:
+                more = (0, 0, 0, 0, 0, -layer.in_channels % _CHANNELS)
+                x, weight = F.pad(x, more), F.pad(weight, more)
+            if kinds[i + 1 : i + 3] == ["relu", "pool"]:
+                late, bias = bias, None
+            x = F.conv2d(x, weight, bias, padding=module.padding)
+        elif layer.kind == "relu" and late is not None:
+            continue
+        elif layer.kind == "pool" and late is not None:
+            x = F.max_pool2d(x, 2)
+            x, late = F.relu(x + late.to(x.dtype).view(1, -1, 1, 1)), None
+        elif layer.kind == "fc":
+            assert isinstance(module, nn.Linear)
+            # Of a map of the crop's size there is one window, which is the whole.
+            x = F.linear(x.flatten(1), module.weight, module.bias)
+        else:
+            x = module(x)
+    return x
+
+
+@contextmanager
+def _searching() -> Iterator[None]:
+    """Lets cuDNN measure its kernels the first time that a size comes."""
+    was = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = was
