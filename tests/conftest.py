@@ -9,8 +9,8 @@ from vggnet.home import cache_home
 # Two workers share the machine's cores; threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What is remembered of data sets goes into a folder that ends with the tests; compiled kernels, which
-# are named by all that they are made from, stay where they are.
+# What is remembered of data sets goes into a folder that ends with the tests; compiled kernels,
+# which are named by all that they are made from, stay where they are.
 _KERNELS = cache_home() / "kernels"
 _KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
 _CACHE = tempfile.TemporaryDirectory()

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from vggnet.configs import LRN
 from vggnet.kernels import layers as on
@@ -132,7 +133,7 @@ def test_gradients_of_a_convolution(tile: int, shape: tuple[int, ...]) -> None:
     weight = torch.randn(out_channels, channels, *[TILES[tile]] * 2).double().requires_grad_()
     y = F.conv2d(x, weight, padding=TILES[tile] // 2)
     given = torch.randn(y.shape).double()
-    y.backward(given)
+    y.backward(given)  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert weight.grad is not None
     w = weight.detach().float()
@@ -154,9 +155,7 @@ def test_gradients_of_weights_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     channels = on.padded(1)
     x, given = torch.randn(2, channels, 30, 18), torch.randn(2, channels, 30, 18)
-    expected = torch.nn.grad.conv2d_weight(
-        x.double(), (channels, channels, 3, 3), given.double(), padding=1
-    )
+    expected = conv2d_weight(  # type: ignore[no-untyped-call]x.double(), (channels, channels, 3, 3), given.double(), padding=1)
     found = torch.empty(channels, channels, 3, 3)
     on.weight_gradient(43, maps(x), maps(given), found, Scratch(), 2)
     assert error(found, expected) < 5e-6
@@ -172,7 +171,7 @@ def test_gradient_of_relu_and_pooling(pool: bool) -> None:
         y = x.relu()
         z = F.max_pool2d(y, 2) if pool else y
         given = torch.randn(z.shape).double()
-        z.backward(given)
+        z.backward(given)  # type: ignore[no-untyped-call]
         assert x.grad is not None
         into = torch.full((2, height, width, x.shape[1]), torch.nan)
         on.rectified(maps(y.detach().float()), maps(given.float()), into, 2, pool=pool)

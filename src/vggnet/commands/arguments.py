@@ -1,6 +1,7 @@
 """Arguments that several commands take, and how they are read."""
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -136,6 +137,28 @@ def device_of(args: argparse.Namespace) -> str:
         count = torch.cuda.device_count()
         raise InputError(f"device {device!r}: there are {count}, counted from cuda:0")
     return device
+
+
+def fast_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-fast",
+        action="store_true",
+        help="on a CPU, compute by PyTorch alone instead of the kernels that are compiled for it",
+    )
+
+
+def choose_engine(args: argparse.Namespace, device: str) -> None:
+    """Gets the kernels ready, or says why PyTorch computes; those that are not wanted are turned off,
+    in the processes that this one starts too."""
+    from vggnet.kernels.library import OFF, UnavailableError, library
+
+    if args.no_fast:
+        os.environ[OFF] = "0"
+    elif device == "cpu":
+        try:
+            library()
+        except UnavailableError as error:
+            print(error, file=sys.stderr)
 
 
 def say(line: str) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, get_args
 
 from vggnet.commands.arguments import (
     DATA,
+    choose_engine,
     device_flag,
     device_of,
+    fast_flag,
     numbers,
     opened,
     readable,
@@ -59,6 +61,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     reading_flags(parser, "and when they go bad in the course of it")
     device_flag(parser)
+    fast_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -74,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint.read_header(path)
     data = readable(opened(args.data), ("test",), args)
     device = device_of(args)
+    choose_engine(args, device)
     found, posteriors, seconds = predictions.evaluate_files(
         args.weights,
         data,

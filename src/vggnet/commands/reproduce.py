@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from vggnet.commands.arguments import (
     DATA,
+    choose_engine,
     device_flag,
     device_of,
+    fast_flag,
     net_flags,
     opened,
     parts_of,
@@ -47,6 +49,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     reading_flags(parser, "leave out and list those that go bad while a net trains")
     device_flag(parser)
+    fast_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
 
     log = None if args.json else say
     device = device_of(args)
+    choose_engine(args, device)
     check_writable(args.out / "results.json")
     whole = opened(args.data)
     data = readable(whole, parts_of(args.out), args, args.out)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from vggnet.commands.arguments import (
     DATA,
+    choose_engine,
     device_flag,
     device_of,
+    fast_flag,
     net_flags,
     numbers,
     opened,
@@ -66,6 +68,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         )
     reading_flags(parser, "leave out and list those that go bad while it trains")
     device_flag(parser)
+    fast_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
     check(config.init)
     device = device_of(args)
+    choose_engine(args, device)
     checkpoint.check_writable(args.out / "weights.safetensors")
     start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
     data = readable(opened(args.data), parts_of(args.out), args, args.out)
