@@ -155,7 +155,8 @@ def test_gradients_of_weights_over_many_tiles(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     channels = on.padded(1)
     x, given = torch.randn(2, channels, 30, 18), torch.randn(2, channels, 30, 18)
-    expected = conv2d_weight(  # type: ignore[no-untyped-call]x.double(), (channels, channels, 3, 3), given.double(), padding=1)
+    size = channels, channels, 3, 3
+    expected = conv2d_weight(x.double(), size, given.double(), padding=1)  # type: ignore[no-untyped-call]
     found = torch.empty(channels, channels, 3, 3)
     on.weight_gradient(43, maps(x), maps(given), found, Scratch(), 2)
     assert error(found, expected) < 5e-6
