@@ -7,6 +7,7 @@ that a net's share of what a matrix multiplication reaches on the machine can ex
 """
 
 import math
+import os
 import platform
 import statistics
 import sys
@@ -138,6 +139,8 @@ class Speed:
     device: str
     threads: int
     """PyTorch's on the CPU."""
+    load_average: float | None
+    """Processes that ran in the minute before, others' work; None on Windows."""
     net: str
     crop: int
     width: float
@@ -152,6 +155,7 @@ class Speed:
         rows = [{name: _short(value) for name, value in asdict(row).items()} for row in self.rows]
         return {
             **{name: getattr(self, name) for name in self.__slots__},
+            "load_average": _short(self.load_average),
             "peak_gflops": _short(self.peak_gflops),
             "rows": rows,
         }
@@ -165,9 +169,12 @@ class Speed:
         cells += [_cells(row) for row in self.rows]
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         side, dtype = _PEAK_SIDE[kind], str(_PEAK_TYPE[kind]).removeprefix("torch.")
+        load = (
+            "" if self.load_average is None else f"; load average before: {self.load_average:.1f}"
+        )
         lines = [
             f"{self.machine}, {threads}, torch {self.versions['torch']}; "
-            f"net {self.net}, crop {self.crop}, width {self.width:g}",
+            f"net {self.net}, crop {self.crop}, width {self.width:g}{load}",
             *([] if self.engine is None else [f"fast: {self.engine}"]),
             f"peak: {self.peak_gflops:,.0f} GFLOP/s, matrices of {side:,}×{side:,} in {dtype}",
         ]
@@ -277,6 +284,7 @@ class _Bench:
         self.model, self.device, self.config = model.eval(), device, model.config
         self.batch_sizes, self.only = batch_sizes, only
         self.engine: str | None = None
+        self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
     def run(self, seconds: float, show: bool) -> Speed:
         count = 1 + ("train" in self.only) + ("loader" in self.only)
@@ -308,6 +316,7 @@ class _Bench:
             },
             device=str(self.device),
             threads=torch.get_num_threads(),
+            load_average=self.load,
             net=self.config.title,
             crop=self.config.crop,
             width=self.config.width,
