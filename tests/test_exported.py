@@ -19,6 +19,7 @@ NAMES = [
     "__version__",
     "account",
     "build",
+    "fast",
     "load",
     "posteriors",
     "read_header",

@@ -12,7 +12,7 @@ from vggnet import paper, recipes
 from vggnet.configs import TABLE_1, Config
 from vggnet.errors import InputError
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, multi_scale, single_scale
-from vggnet.recipes import Scale, TrainConfig, Tune, adaptation
+from vggnet.recipes import Precision, Scale, TrainConfig, Tune, adaptation
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Settings:
     batch_size: int | None = None
     seed: int = 0
     """Of all runs."""
+    precision: Precision = "float32"
+    """Of all runs' training; bfloat16 is for a GPU."""
     only: str | None = None
     """Tables and nets, such as "table 3, D"; the whole grid where None."""
 
@@ -164,7 +166,12 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
 
     def add(recipe: TrainConfig, scale: Scale, parent: Run | None = None) -> Run:
         recipe = fitted.fit(recipe)
-        recipe = replace(recipe, seed=settings.seed, flip=recipe.flip and flip)
+        recipe = replace(
+            recipe,
+            seed=settings.seed,
+            flip=recipe.flip and flip,
+            precision=settings.precision,
+        )
         if settings.epochs is not None:
             # Runs that start from trained nets are shorter where the data set says so.
             recipe = replace(recipe, epochs=min(settings.epochs, recipe.epochs))

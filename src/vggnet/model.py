@@ -94,7 +94,7 @@ class VGG(nn.Module):
                 a net without its classifier (`Config.head`).
         """
         self.config.check_head()
-        return self._run(images, ("scores",))["scores"]
+        return self.run(images, ("scores",))["scores"]
 
     def score_map(self, images: Tensor) -> Tensor:
         """The map of class scores before the soft-max: N×K×h×w, 1×1 at the crop's size.
@@ -103,7 +103,7 @@ class VGG(nn.Module):
         cells are 32 pixels apart in the image.
         """
         self.config.check_head()
-        return self._run(images, ("fc8",))["fc8"]
+        return self.run(images, ("fc8",))["fc8"]
 
     def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Named outputs of one forward, which ends at the last of them.
@@ -120,7 +120,7 @@ class VGG(nn.Module):
             InputError: for a name that the net does not have.
         """
         names = self.known_layers(names)
-        found = self._run(images, names)
+        found = self.run(images, names)
         return {name: found[name] for name in names}
 
     def known_layers(self, names: Iterable[str]) -> list[str]:
@@ -136,7 +136,8 @@ class VGG(nn.Module):
                 )
         return names
 
-    def _run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    def run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Named outputs of one forward, which ends at the last of them, and `scores` at its end."""
         self.check_images(images)
         x = self.subtract_mean(images)
         kept: dict[str, Tensor] = {}

@@ -22,6 +22,7 @@ LARGEST_SCALE = 32
 
 Scale = int | tuple[int, int]
 """S of training in pixels: fixed, or the range that it is drawn from for every image (§3.1)."""
+Precision = Literal["float32", "bfloat16"]
 Tune = Literal["all", "fc"]
 
 
@@ -87,6 +88,9 @@ class TrainConfig:
     """all: every layer learns. fc: fc6, fc7 and fc8 alone, the convolutions stay (§4.4)."""
     seed: int = 0
     """One seed gives one loss curve on one machine."""
+    precision: Precision = "float32"
+    """Of convolutions and matrix products; weights and sums are float32 in any case. bfloat16 is for
+    a GPU, where a step is compiled (`gpu_step`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "S", as_scale(self.S))
@@ -114,6 +118,10 @@ class TrainConfig:
                 raise InputError(f"{name} {value!r} is not 0 or more")
         if self.tune not in get_args(Tune):
             raise InputError(f"tune {self.tune!r} is not known: take {' or '.join(get_args(Tune))}")
+        if self.precision not in get_args(Precision):
+            raise InputError(
+                f"precision {self.precision!r} is not known: take {' or '.join(get_args(Precision))}"
+            )
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 

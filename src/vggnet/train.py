@@ -20,6 +20,7 @@ from vggnet.bad_images import BadImages
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
+from vggnet.gpu_step import CompiledStep
 from vggnet.kernels.training import accelerated
 from vggnet.loading import Batch, TrainingImages
 from vggnet.model import VGG, Provenance, empty
@@ -89,6 +90,8 @@ def train(
             or none can be.
         Stopped: after SIGINT or SIGTERM; it is a KeyboardInterrupt.
     """
+    if config.precision == "bfloat16" and torch.device(device or best_device()).type != "cuda":
+        raise InputError("precision bfloat16 is for training on a GPU: take float32")
     if on_bad_image not in get_args(OnBadImage):
         raise InputError(f"on_bad_image {on_bad_image!r} is not known: take skip or stop")
     data = roll.restored(roll.find(Path(out)), data)
@@ -184,13 +187,24 @@ class _Run:
         self.model = model
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward = accelerated(self.model)
-        self.optimizer = torch.optim.SGD(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,  # the same to the bit, in one pass over memory
-        )
+        self.compiled: CompiledStep | None = None
+        if config.precision == "bfloat16":
+            self.compiled = CompiledStep(
+                model,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+            self.optimizer = self.compiled.optimizer
+        else:
+            self.optimizer = torch.optim.SGD(
+                [parameter for parameter in model.parameters() if parameter.requires_grad],
+                config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                fused=True,  # the same to the bit, in one pass over memory
+            )
         self.progress = Progress(Plateau(config.patience, config.divisions))
         self.pending: list[tuple[int, Tensor, Tensor, int]] = []
         self.bad_in_a_row, self.waited = 0, 0.0
@@ -304,9 +318,13 @@ class _Run:
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step of SGD; the loss and the number of wrong answers, still on the device."""
-        images = batch.images.to(self.device, non_blocking=True).float()
-        images += batch.shifts.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
+        images, shifts, labels = (
+            x.to(self.device, non_blocking=True) for x in (batch.images, batch.shifts, batch.labels)
+        )
+        if self.compiled is not None:
+            return self.compiled(images, shifts, labels)
+        images = images.float()
+        images += shifts
         scores = self.forward(images)
         loss = F.cross_entropy(scores, labels)
         self.optimizer.zero_grad(set_to_none=True)

@@ -148,8 +148,8 @@ def fast_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def choose_engine(args: argparse.Namespace, device: str) -> None:
-    """Gets the kernels ready, or says why PyTorch computes. Where they are not wanted they are turned
-    off, in the processes that this one starts too."""
+    """Gets the kernels ready, or says why PyTorch computes. Where they are not wanted they are
+    turned off, in the processes that this one starts too."""
     from vggnet.kernels.library import OFF, UnavailableError, library
 
     if args.no_fast:

@@ -44,6 +44,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="images a step")
     parser.add_argument("--seed", type=int, default=0, help="of all runs (default 0)")
     parser.add_argument(
+        "--precision",
+        default="float32",
+        help="of training: float32 (default), or bfloat16 on a GPU",
+    )
+    parser.add_argument(
         "--jobs", type=int, default=1, help="runs at a time, each a process (default 1)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         width=args.width,
         epochs=args.epochs,
         batch_size=args.batch_size,
+        precision=args.precision,
         seed=args.seed,
         only=args.only,
     )

@@ -57,6 +57,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "init": "how weights are drawn: glorot, he, paper-variance, paper-std",
         "tune": "what learns: all, or fc for the FC layers alone",
         "seed": "one seed gives one loss curve",
+        "precision": "of products: float32, or bfloat16 on a GPU",
     }.items():
         value = getattr(default, name)
         parser.add_argument(

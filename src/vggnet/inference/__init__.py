@@ -8,6 +8,7 @@ import torch
 from vggnet.errors import InputError
 from vggnet.inference.base import Fast, Plain
 from vggnet.inference.cpu import OnCPU, Stored
+from vggnet.inference.gpu import OnGPU
 from vggnet.kernels.library import UnavailableError, library
 from vggnet.model import VGG
 
@@ -51,8 +52,8 @@ def engine(
     device, dtype = model.mean.device.type, model.mean.dtype
     why = ""
     if device == "cuda":
-        from vggnet.gpu import OnGPU
-
+        if fc != "float32":
+            raise InputError(f"fc {fc}: it is for a CPU; the net is on {model.mean.device}")
         return OnGPU(model)
     if device != "cpu":
         why = f"there are no kernels for {device}"
