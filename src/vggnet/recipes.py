@@ -89,8 +89,8 @@ class TrainConfig:
     seed: int = 0
     """One seed gives one loss curve on one machine."""
     precision: Precision = "float32"
-    """Of convolutions and matrix products; weights and sums are float32 in any case. bfloat16 is for
-    a GPU, where a step is compiled (`gpu_step`)."""
+    """Of convolutions and matrix products; weights and sums are float32 in any case. bfloat16 is
+    for a GPU, where a step is compiled (`gpu_step`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "S", as_scale(self.S))
@@ -119,9 +119,8 @@ class TrainConfig:
         if self.tune not in get_args(Tune):
             raise InputError(f"tune {self.tune!r} is not known: take {' or '.join(get_args(Tune))}")
         if self.precision not in get_args(Precision):
-            raise InputError(
-                f"precision {self.precision!r} is not known: take {' or '.join(get_args(Precision))}"
-            )
+            known = " or ".join(get_args(Precision))
+            raise InputError(f"precision {self.precision!r} is not known: take {known}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
@@ -131,8 +130,12 @@ class TrainConfig:
         return (self.S, self.S) if isinstance(self.S, int) else self.S
 
     def to_json(self) -> dict[str, Any]:
-        """All values, nested as the dataclasses are."""
-        return asdict(self)
+        """All values, nested as the dataclasses are; `precision` only where it is not the default,
+        so that a run from before there was a choice is still the same run."""
+        values = asdict(self)
+        if self.precision == "float32":
+            del values["precision"]
+        return values
 
 
 @dataclass(slots=True)
