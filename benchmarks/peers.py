@@ -12,17 +12,18 @@ Random weights at width 1, the same for everybody; 1000 classes; float32 but for
 Each peer has a process of its own for each of these, started anew, with its images ready in the
 form that it likes best. The processes work in turns, round by round, and who comes first rotates;
 those that wait sleep (`waiting_cpu_ms` is the processor time that they took all the same between
-two turns). A turn is a pause of 50 ms, so that the threads of the one before have gone to sleep,
-one call untimed, and the median of three timed ones; in training of one. Numbers are medians of the
-rounds' turns, their quartiles are in `spread`; a ratio is of each round the best peer's time over
-vggnet's, median and quartiles (above 1, vggnet is faster), where the best peer is the one with the
-lowest median. A peer that cannot be measured has a note in its place, which says why.
+two turns). A turn is a pause of 150 ms, in which the threads of the one before go to sleep (ONNX
+Runtime's spin for 50), one call untimed, and the median of three timed ones; in training of one.
+Numbers are medians of the rounds' turns, their quartiles are in `spread`; a ratio is of each round
+the best peer's time over vggnet's, median and quartiles (above 1, vggnet is faster), where the best
+peer is the one with the lowest median. A peer that cannot be measured has a note in its place,
+which says why.
 
 The peers, each as fast as it is known to be in float32:
 
 - `vggnet`: `vggnet.fast(model)`; for training, see `step_of`. It takes uint8 and subtracts the mean
-  within the time, and so do the exported nets of ONNX Runtime, OpenVINO, ncnn and MNN (of the
-  pixels: a thousandth of their time).
+  within the time, and so do the exported nets of the others (ncnn's takes floats): a thousandth of
+  their time.
 - `torch_eager`: plain layers in channels_last under inference_mode, of floats without their mean.
   Dense: the `vggnet.VGG` itself in channels_last. Training: contiguous memory, and SGD's default
   implementation, as torchvision's reference script has it on a CPU; `torch_channels_last` is the
@@ -42,12 +43,19 @@ The peers, each as fast as it is known to be in float32:
   another package with pip and sends usage data; here the function beneath it is called, which does
   neither.
 
-The exported nets come in two forms, and `FORMS` says which is taken for what.
+The exported nets of `forward` are in crop form, the others in dense form (`vggnet export --form`).
+At 224 the two were equally fast with each of these within what could be told apart, some 5 %, and
+dense takes ONNX Runtime twice the memory, ncnn and MNN a third more.
 
 `peak_memory` is the largest resident memory of the process that did nothing but this, in megabytes
 (10^6 bytes): reading the weights, the library's own preparation, the calls; no export.
-`torch_compile` compiles in it. `interpreter` and `torch` are Python's with NumPy, and with PyTorch
-imported besides. `difference` is the largest of a score from `torch_eager`'s over its largest score.
+`torch_compile` compiles in it. `interpreter` and `torch` are of Python with NumPy, and with PyTorch
+imported besides. `difference` is the largest of a score from `torch_eager`'s over its largest one.
+
+`--quick` leaves out `torch_compile`, which compiles for a minute, unless `--only` names it. The
+whole takes 12 GB of memory, since all peers of a task are there at once, and 5 GB in the folder for
+temporary files (`TMPDIR`). Nothing else should run meanwhile: what did before is in
+`load_average_before`.
 
     .venv/bin/python benchmarks/peers.py [--json] [--out FILE] [--rounds 9] [--quick]
         [--only PEER_OR_TASK,…] [--with-mnn]
@@ -84,7 +92,7 @@ if TYPE_CHECKING:  # what measures ONNX Runtime and so on does without PyTorch
 
     from vggnet.model import VGG
 
-PAUSE = 0.05
+PAUSE = 0.15
 """Seconds between turns: longer than threads spin when their work is done."""
 LONGEST = 900.0
 """Seconds until a process that does not answer is given up."""
@@ -132,8 +140,8 @@ BARS = {
     "dense_384": ("torch", "runtimes"),
     "train_b8": ("torch_eager", "torch_channels_last"),
 }
-FORMS: dict[tuple[str, str], Form] = {}
-"""By task and peer, the form of the exported net that was the faster; dense where none is given."""
+SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "ncnn": ".param", "MNN": ".mnn"}
+"""Of the exported net that a peer reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +160,27 @@ class Job:
     @property
     def file(self) -> Path | None:
         """The exported net that it reads, if it does; `written` makes it."""
-        form = FORMS.get((self.name, self.peer), "dense")
-        precision = "int8" if self.name.startswith("int8") else "float32"
-        suffix = {"onnxruntime": "onnx", "openvino": "xml", "ncnn": "param", "MNN": "mnn"}
-        if self.peer not in suffix:
+        if self.peer not in SUFFIXES:
             return None
-        return self.folder / self.peer / f"{form}-{precision}.{suffix[self.peer]}"
+        precision = "int8" if self.name.startswith("int8") else "float32"
+        return self.folder / self.peer / f"{self.form}-{precision}{SUFFIXES[self.peer]}"
+
+    @property
+    def form(self) -> Form:
+        """Of the exported net."""
+        return "crop" if self.name.startswith("forward") else "dense"
 
     def pixels(self) -> NDArray[np.uint8]:
         shape = self.task.batch, 3, self.task.side, self.task.side
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def model(self) -> "VGG":
+        """The net, and PyTorch with the job's threads: for those that compute with it."""
+        import torch
+
         import vggnet
 
+        torch.set_num_threads(self.threads)
         return vggnet.load(self.folder / "weights.safetensors")
 
 
@@ -186,7 +201,7 @@ def _vggnet(job: Job) -> tuple[Once, str]:
 
 
 def step_of(model: "VGG") -> tuple["Callable[[Tensor, Tensor], None]", str]:
-    """HOW VGGNET TRAINS ON A CPU. The one place to change when that changes.
+    """HOW VGGNET TRAINS ON A CPU, as in `vggnet.train`. The one place to change when that changes.
 
     Args:
         model: with its weights.
@@ -197,21 +212,18 @@ def step_of(model: "VGG") -> tuple["Callable[[Tensor, Tensor], None]", str]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)  # type: ignore[arg-type]
-    try:
-        from vggnet.kernels.training import accelerated, uses_kernels
+    from vggnet.kernels.training import accelerated, uses_kernels
 
-        forward = accelerated(model)
-        words = "the kernels" if uses_kernels(model) else "the model itself"
-    except ImportError:
-        forward, words = model, "the model itself"
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = accelerated(model)
+    optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)  # type: ignore[arg-type]
 
     def step(images: "Tensor", labels: "Tensor") -> None:
         optimizer.zero_grad()
         cross_entropy(forward(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
+    words = "the kernels" if uses_kernels(model) else "the model itself"
     return step, f"{words}, SGD(fused=True)"
 
 
@@ -338,14 +350,13 @@ def _onnxruntime(job: Job) -> tuple[Once, str]:
     options.log_severity_level = 3  # errors alone
     session = runtime.InferenceSession(str(job.file), options, providers=["CPUExecutionProvider"])
     pixels = job.pixels()
-    return lambda: session.run(["scores"], {"images": pixels})[0], _form(job)
+    return lambda: session.run(["scores"], {"images": pixels})[0], f"{job.form} form"
 
 
 def _openvino(job: Job) -> tuple[Once, str]:
     openvino = importlib.import_module("openvino")
     core, pixels = openvino.Core(), job.pixels()
     net = core.read_model(str(job.file))
-    net.reshape(list(pixels.shape))
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -356,7 +367,7 @@ def _openvino(job: Job) -> tuple[Once, str]:
     def once() -> Any:
         return request.infer([pixels], share_inputs=True, share_outputs=True)["scores"]
 
-    return once, f"{_form(job)}, of this shape alone"
+    return once, f"{job.form} form"
 
 
 def _ncnn(job: Job) -> tuple[Once, str]:
@@ -382,7 +393,7 @@ def _ncnn(job: Job) -> tuple[Once, str]:
             scores.append(np.array(found))
         return np.stack(scores)
 
-    return once, f"{_form(job)}, image by image"
+    return once, f"{job.form} form, image by image"
 
 
 def _mnn(job: Job) -> tuple[Once, str]:
@@ -405,12 +416,7 @@ def _mnn(job: Job) -> tuple[Once, str]:
         scores.copyToHostTensor(taken)
         return np.array(taken.getNumpyData())
 
-    return once, f"{_form(job)}, session"
-
-
-def _form(job: Job) -> str:
-    assert job.file is not None
-    return f"{job.file.stem.partition('-')[0]} form"
+    return once, f"{job.form} form, session"
 
 
 MAKERS: dict[str, Callable[[Job], tuple[Once, str]]] = {
@@ -430,10 +436,6 @@ MAKERS: dict[str, Callable[[Job], tuple[Once, str]]] = {
 
 def _serve(job: Job, log: Path, parent: Connection) -> None:
     _keep_quiet(log)
-    if job.peer in ("vggnet", *(peer for peer in PEERS if peer.startswith("torch"))):
-        import torch
-
-        torch.set_num_threads(job.threads)
     try:
         start = time.perf_counter()
         once, words = MAKERS[job.peer](job)
@@ -469,17 +471,24 @@ def _bare(torch: bool, log: Path, parent: Connection) -> None:
     parent.send({"peak": peak_memory()})
 
 
-def _write(jobs: Sequence[Job], width: float, log: Path, parent: Connection) -> None:
-    """Writes the weights, and the exported nets that the jobs read; MNN's is not among them."""
+def _write_weights(folder: Path, width: float, log: Path, parent: Connection) -> None:
+    """Writes the net; compiles the kernels where they are not."""
     _keep_quiet(log)
     import vggnet
-    from vggnet.export import Format, export
 
-    folder = jobs[0].folder
     model = vggnet.build("D", width=width)
     vggnet.save(model, folder / "weights.safetensors")
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    vggnet.fast(vggnet.build("D", width=1 / 16, crop=32))  # compiles the kernels where they are not
+    vggnet.fast(vggnet.build("D", width=1 / 16, crop=32))
+    weights = model.parameters()
+    parent.send({"bytes": sum(weight.numel() * weight.element_size() for weight in weights)})
+
+
+def _export(jobs: Sequence[Job], log: Path, parent: Connection) -> None:
+    """Writes the exported nets that the jobs read, but for MNN's."""
+    _keep_quiet(log)
+    from vggnet.export import Format, export
+
+    model = jobs[0].model()
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (256, 341, 3), np.uint8) for _ in range(4)]
     formats: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".param": "ncnn"}
@@ -499,7 +508,7 @@ def _write(jobs: Sequence[Job], width: float, log: Path, parent: Connection) -> 
             )
         except Exception as error:
             failed[str(path)] = _said(error)
-    parent.send({"failed": failed, "weights": size})
+    parent.send({"failed": failed})
 
 
 def _files(jobs: Iterable[Job]) -> list[Path]:
@@ -610,14 +619,17 @@ def ask_once(target: Callable[..., None], *args: Any, log: Path) -> dict[str, An
 
 
 class Peer:
-    """A peer at a task: its process, and what is known of it."""
+    """A peer at a task: its process, which begins to prepare at once, and what is known of it."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.note = job, ""
         self.waited: list[float] = []
         self.peak = 0
-        self.process = Process(_serve, job, log=job.folder / f"{job.name}-{job.peer}.log")
         self.ready: dict[str, Any] = {}
+        self.process = Process(_serve, job, log=job.folder / f"{job.name}-{job.peer}.log")
+
+    def wait(self) -> None:
+        """Until it has prepared."""
         try:
             self.ready = self.process.ask()
         except RuntimeError as error:
@@ -643,13 +655,16 @@ class Peer:
         self.process.end()
 
 
-def measured(jobs: Sequence[Job], notes: Mapping[str, str], rounds: int) -> dict[str, Any]:
+def measured(
+    jobs: Sequence[Job], notes: Mapping[str, str], rounds: int, together: bool
+) -> dict[str, Any]:
     """One task: of each peer its speeds round by round, and what there is to say of it.
 
     Args:
         jobs: of one task, each of another peer.
         notes: of files that could not be written, why.
         rounds: turns of each.
+        together: prepare all at once, not one after the other.
     """
     found: dict[str, Any] = {"notes": {}, "speeds": {}}
     peers: dict[str, Peer] = {}
@@ -660,6 +675,11 @@ def measured(jobs: Sequence[Job], notes: Mapping[str, str], rounds: int) -> dict
                 continue
             _say(f"{job.name}: {job.peer}")
             peers[job.peer] = Peer(job)
+            if not together:
+                peers[job.peer].wait()
+        if together:
+            for peer in peers.values():
+                peer.wait()
         _say(f"{jobs[0].name}: {rounds} rounds")
         ways = {name: peer.turn for name, peer in peers.items() if not peer.note}
         speeds = in_turns(ways, rounds) if ways else {}
@@ -709,13 +729,14 @@ def milliseconds(
 
 
 def ratios(speeds: Mapping[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
-    """Of each task and each group of peers: the best one's time over vggnet's, round by round.
+    """Of each task, each group of peers: the best one's time over vggnet's, round by round.
 
     Args:
         speeds: images a second, by task, peer and round.
 
     Returns:
-        By task and group: the ratio's median and quartiles, and the peer's name; or a note.
+        By task and group: the ratio's median and quartiles, and the peer's name; or a note. Under
+        `each`, the same for every peer by itself.
     """
     found: dict[str, dict[str, Any]] = {}
     for task, groups in BARS.items():
@@ -729,6 +750,9 @@ def ratios(speeds: Mapping[str, dict[str, list[float]]]) -> dict[str, dict[str, 
                 continue
             best = max(known, key=lambda name: statistics.median(ways[name]))
             found[task][group] = ratio(ways, "vggnet", best) | {"best": best}
+        if "vggnet" in ways:
+            others = [name for name in ways if name != "vggnet"]
+            found[task]["each"] = {name: ratio(ways, "vggnet", name) for name in others}
     return found
 
 
@@ -761,7 +785,9 @@ def _is_forward(task: str, ways: Mapping[str, int]) -> bool:
     return task.startswith("forward") and bool(ways.get("vggnet"))
 
 
-def measure(names: set[str], rounds: int, width: float, threads: int) -> dict[str, Any]:
+def measure(
+    names: set[str], rounds: int, width: float, threads: int, quick: bool
+) -> dict[str, Any]:
     """All that the JSON holds but for what describes the run.
 
     Args:
@@ -769,9 +795,11 @@ def measure(names: set[str], rounds: int, width: float, threads: int) -> dict[st
         rounds: of each task.
         width: of the net.
         threads: of everybody.
+        quick: without torch_compile, unless it is named; prepare several at once.
     """
     tasks = [name for name in TASKS if name in names] or list(TASKS)
-    only = [name for name in PEERS if name in names] or list(PEERS)
+    only = [name for name in PEERS if name in names]
+    only = only or [name for name in PEERS if name != "torch_compile" or not quick]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         jobs = [
@@ -790,7 +818,7 @@ def measure(names: set[str], rounds: int, width: float, threads: int) -> dict[st
             for name in ("interpreter", "torch")
         }
         found = {
-            task: measured([job for job in jobs if job.name == task], notes, rounds)
+            task: measured([job for job in jobs if job.name == task], notes, rounds, quick)
             for task in tasks
             if any(job.name == task for job in jobs)
         }
@@ -802,9 +830,8 @@ def measure(names: set[str], rounds: int, width: float, threads: int) -> dict[st
     spread = {}
     for task, part in found.items():
         middle, spread[task] = milliseconds(speeds[task])
-        order = ("vggnet", *PEERS[1:])
         known = middle | part["notes"]
-        medians[task] = {name: known[name] for name in order if name in known}
+        medians[task] = {name: known[name] for name in PEERS if name in known}
     peaks = {task: part["peak"] for task, part in found.items()}
     result = medians | {"ratios": ratios(speeds), "spread": spread}
     result["peak_memory"] = memory(peaks, bare, weights)
@@ -816,10 +843,15 @@ def measure(names: set[str], rounds: int, width: float, threads: int) -> dict[st
 
 def _prepared(jobs: Sequence[Job], width: float) -> tuple[dict[str, str], int]:
     """Writes what the jobs read; of each file that there is not, why, and the weights' bytes."""
-    folder = jobs[0].folder
+    folder, log = jobs[0].folder, jobs[0].folder / "write.log"
     _say("writing the weights and the exported nets")
-    answer = ask_once(_write, jobs, width, log=folder / "write.log")
-    notes: dict[str, str] = answer["failed"]
+    weights: int = ask_once(_write_weights, folder, width, log=log)["bytes"]
+    notes: dict[str, str]
+    try:
+        notes = ask_once(_export, jobs, log=log)["failed"]
+    except RuntimeError as error:  # what was written is whole
+        paths = [path for path in _files(jobs) if path.suffix != ".mnn"]
+        notes = {str(path): str(error) for path in paths if not path.exists()}
     for path in _files(jobs):
         if path.suffix == ".mnn":
             if find_spec("MNN") is None:
@@ -832,7 +864,7 @@ def _prepared(jobs: Sequence[Job], width: float) -> tuple[dict[str, str], int]:
                     ask_once(_convert, path, log=folder / "convert.log")
                 except RuntimeError as error:
                     notes[str(path)] = str(error)
-    return notes, answer["weights"]
+    return notes, weights
 
 
 def _say(what: str) -> None:
@@ -866,7 +898,7 @@ def table(result: dict[str, Any]) -> str:
     lines += notes
     for task, groups in result["ratios"].items():
         for group, value in groups.items():
-            if isinstance(value, dict):
+            if "best" in value:
                 lines.append(
                     f"{task}: {value['best']}'s time (best of {group}) is {value['ratio']} of "
                     f"vggnet's {value['quartiles']}"
@@ -893,6 +925,8 @@ def main() -> None:
     names = {name for name in args.only.split(",") if name}
     if unknown := names - {*TASKS, *PEERS}:
         parser.error(f"{', '.join(sorted(unknown))}: take {', '.join((*PEERS, *TASKS))}")
+    if args.rounds is not None and args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: take 1 or more")
     if args.with_mnn and find_spec("MNN") is None:
         parser.error("MNN cannot be imported: see the top of this file")
     load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
@@ -903,7 +937,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     rounds = args.rounds or (2 if args.quick else 9)
     width = 1 / 8 if args.quick else 1.0
-    found = measure(names, rounds, width, threads)
+    found = measure(names, rounds, width, threads, args.quick)
     result = found | {
         "net": "D",
         "width": width,
