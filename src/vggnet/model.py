@@ -12,6 +12,7 @@ from vggnet import initialize
 from vggnet.configs import Config
 from vggnet.errors import InputError
 from vggnet.modules import FullyConnected, ReLU, module
+from vggnet.pages import in_large_pages
 from vggnet.recipes import Scale
 
 if TYPE_CHECKING:
@@ -324,6 +325,8 @@ def empty(config: Config, mean: Sequence[float] | None = None) -> VGG:
     with torch.device("meta"):
         model = VGG(config, mean)
     model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        in_large_pages(parameter)
     with torch.no_grad():
         model.mean.copy_(torch.tensor(model._mean_values))
     return model.eval()

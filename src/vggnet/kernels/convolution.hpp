@@ -72,6 +72,9 @@ inline void transform_weights(Team &team, const float *w, long out_step, long in
   });
 }
 
+// Input channels that are multiplied at a time: a panel's slice of so many stays in the first-level cache.
+constexpr int SLICE = 256;
+
 template <typename T>
 struct Winograd {
   static constexpr int side = T::side, products = side * side, m = T::m, pad = T::r / 2;
@@ -117,6 +120,7 @@ struct Winograd {
             inside ? in.values + ((static_cast<long>(at.n) * in.height + y) * in.width + x) * in.stride
                    : zeros;
       }
+    const long to_next = static_cast<long>(m) * in.stride;
     for (int c = 0; c < in_stride; c += LANES) {
       Vec half[side][side];
 #pragma GCC unroll 8
@@ -124,6 +128,9 @@ struct Winograd {
         Vec column[side], done[side];
 #pragma GCC unroll 8
         for (int i = 0; i < side; i++) column[i] = load(pixel[i * side + j] + c);
+        if (j >= side - m)  // what the next tile does not share with this one
+#pragma GCC unroll 8
+          for (int i = 0; i < side; i++) __builtin_prefetch(pixel[i * side + j] + to_next + c);
         T::data(column, done);
 #pragma GCC unroll 8
         for (int i = 0; i < side; i++) half[i][j] = done[i];
@@ -145,13 +152,24 @@ struct Winograd {
     const float *panel =
         weights + static_cast<long>(group) * products * PANELS * in.channels * COLUMNS;
     for (int i = 0; i < products; i++)
-      for (int p = 0; p < panels; p++, panel += static_cast<long>(in.channels) * COLUMNS)
-        in_blocks(count, [&](auto size, int first) {
-          float *to = sums + i * sums_apart + static_cast<long>(first) * GROUP + p * COLUMNS;
-          micro_tile<size>(data + i * data_apart + static_cast<long>(first) * in_stride, in_stride, 1, 0,
-                           in.channels, 1, panel, COLUMNS,
-                           [&](Vec sum, int r, int half) { store(to + r * GROUP + half * LANES, sum); });
-        });
+      for (int p = 0; p < panels; p++)
+        for (int k = 0; k < in.channels; k += SLICE) {
+          const int n = std::min(SLICE, in.channels - k);
+          const float *next = panel + static_cast<long>(n) * COLUMNS;
+          int ahead = 0;  // of the next slice, brought nearer while this one is multiplied
+          in_blocks(count, [&](auto size, int first) {
+            for (const int end = n * (first + size) / count; ahead < end; ahead++)
+              for (int line = 0; line < COLUMNS; line += 16)
+                __builtin_prefetch(next + static_cast<long>(ahead) * COLUMNS + line, 0, 2);
+            const float *a = data + i * data_apart + static_cast<long>(first) * in_stride + k;
+            float *to = sums + i * sums_apart + static_cast<long>(first) * GROUP + p * COLUMNS;
+            micro_tile<size>(a, in_stride, 1, 0, n, 1, panel, COLUMNS, [&](Vec sum, int r, int half) {
+              float *place = to + r * GROUP + half * LANES;
+              store(place, k ? load(place) + sum : sum);
+            });
+          });
+          panel = next;
+        }
   }
 
   // Row `row` of the sums to tile `tile` of the output, with bias, ReLU and pooling.

@@ -7,10 +7,6 @@
 #include "convolution.hpp"
 #include "gradients.hpp"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 // Which tile a Winograd layer is computed by: outputs a side and the convolution's kernel, as 43, 23, 25.
@@ -30,18 +26,6 @@ EXPORT void vggnet_sizes(int *lanes, int *columns, int *group) {
   *lanes = LANES;
   *columns = COLUMNS;
   *group = GROUP;
-}
-
-// Large pages for memory that has not been written yet: fewer misses in looking up addresses.
-EXPORT void vggnet_large_pages(void *memory, long bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = 4096;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
-  if (end > begin) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)memory, (void)bytes;
-#endif
 }
 
 EXPORT long vggnet_winograd_weights(int tile, int in, int out) {

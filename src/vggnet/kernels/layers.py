@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vggnet.kernels.library import Library, library
+from vggnet.pages import in_large_pages
 
 # From here on a Winograd layer's weights do not fit a processor's cache: each is read once for many
 # tiles.
@@ -45,9 +46,7 @@ class Scratch:
 
 def fresh(floats: int) -> Tensor:
     """Unwritten memory, in large pages where the system has them."""
-    memory = torch.empty(floats)
-    library().functions.vggnet_large_pages(memory.data_ptr(), 4 * floats)
-    return memory
+    return in_large_pages(torch.empty(floats))
 
 
 def padded(channels: int) -> int:

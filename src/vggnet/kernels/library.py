@@ -57,7 +57,6 @@ class Library:
 _LONG = {"vggnet_winograd_weights", "vggnet_winograd_memory", "vggnet_weight_gradient_memory"}
 # The arguments of each function in kernels.cpp, a letter each.
 _ARGUMENTS = {
-    "vggnet_large_pages": "pl",
     "vggnet_winograd_weights": "iii",
     "vggnet_transform_weights": "iipllllii" + "p",
     "vggnet_winograd_memory": "iiiii",
