@@ -14,6 +14,7 @@ from vggnet import VGG, Config, InputError, RunError, account, build, posteriors
 from vggnet.datasets import Part
 from vggnet.evaluate import evaluate, measure
 from vggnet.images import Pixels
+from vggnet.inference import Fast
 from vggnet.protocols import Averaging, Method, Protocol
 
 
@@ -191,13 +192,13 @@ def test_a_diverged_net_is_not_given_an_error() -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batches that go through a net, by their number of views."""
     found: list[int] = []
-    score_map = VGG.score_map
+    score_map = Fast.score_map
 
-    def counting(self: VGG, pixels: torch.Tensor) -> torch.Tensor:
+    def counting(self: Fast, pixels: torch.Tensor) -> torch.Tensor:
         found.append(len(pixels))
         return score_map(self, pixels)
 
-    monkeypatch.setattr(VGG, "score_map", counting)
+    monkeypatch.setattr(Fast, "score_map", counting)
     return found
 
 

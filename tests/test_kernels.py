@@ -26,7 +26,7 @@ def lib(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         return building.library()
     path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
     compiler, flags = compiler_and_flags()
-    compile_to(path, compiler, (*flags, "-O1", f"-DVGGNET_LANES={request.param}"))
+    compile_to(path, compiler, (*flags, "-O0", f"-DVGGNET_LANES={request.param}"))
     return open_library(path)
 
 
