@@ -16,6 +16,7 @@ from vggnet.kernels.layers import Connected, Direct, Scratch, Winograd
 from vggnet.kernels.library import library
 from vggnet.model import VGG
 from vggnet.modules import FullyConnected, LocalResponseNorm
+from vggnet.pages import in_large_pages
 
 Stored = Literal["float32", "bfloat16", "int8"]
 
@@ -314,7 +315,9 @@ def _connected(module: FullyConnected, fc: Stored) -> Connected:
         return Connected(weight, None, bias)
     if not weight.isfinite().all():
         raise InputError(f"fc {fc}: the weights are not finite")
+    kept = torch.empty(weight.shape, dtype=torch.bfloat16 if fc == "bfloat16" else torch.int8)
+    in_large_pages(kept)
     if fc == "bfloat16":
-        return Connected(weight.bfloat16(), None, bias)
+        return Connected(kept.copy_(weight), None, bias)
     scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-    return Connected((weight / scales[:, None]).round_().to(torch.int8), scales, bias)
+    return Connected(kept.copy_((weight / scales[:, None]).round_()), scales, bias)
