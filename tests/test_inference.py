@@ -183,6 +183,14 @@ def test_stored_weights(fc: str) -> None:
     assert fc in fast.engine
 
 
+def test_nothing_asked_for_and_no_images() -> None:
+    model = vggnet.build("A", crop=32, width=0.25, num_classes=5)
+    fast = vggnet.fast(model)
+    assert fast.activations(pixels(1, 32, 32), []) == {}
+    assert fast(pixels(0, 32, 40)).shape == (0, 5)
+    assert fast.activations(pixels(0, 32, 40), ["pool2"])["pool2"].shape == (0, 32, 8, 10)
+
+
 def test_errors() -> None:
     model = vggnet.build("A", crop=32, width=0.25)
     fast = vggnet.fast(model)

@@ -73,6 +73,8 @@ class Fast:
             raise InputError(
                 "the model's weights have changed, or it was moved: call fast(model) again"
             )
+        if not names:
+            return {}
         with self._lock, torch.no_grad():
             found = self._run(images, names)
         return {name: found[name] for name in names}
