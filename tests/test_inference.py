@@ -44,11 +44,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("net", NETS)
 def test_every_layer(net: str, batch_norm: bool) -> None:
     """Named activations and scores, at the crop and dense, of odd sizes and narrow nets too."""
-    for crop, width, lrn in (
-        (32, 0.25, "krizhevsky"),
-        (64, 0.04, "caffe"),
-        (96, 0.1, "krizhevsky"),
-    ):
+    for crop, width, lrn in ((64, 0.04, "caffe"), (32, 0.25, "krizhevsky")):
         model = vggnet.build(
             net,
             crop=crop,

@@ -53,7 +53,7 @@ def test_gradients(net: str, batch_norm: bool) -> None:
     for seed in range(3):
         model = vggnet.build(
             net,
-            crop=64,
+            crop=32,
             width=wide_enough(),
             num_classes=5,
             dropout=0.0,
@@ -61,7 +61,7 @@ def test_gradients(net: str, batch_norm: bool) -> None:
             seed=seed,
         ).train()
         generator = torch.Generator().manual_seed(seed)
-        images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator)
+        images = torch.randint(0, 256, (3, 3, 48, 40), dtype=torch.uint8, generator=generator)
         exact = gradients(model.double(), model, images)
         model.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         assert uses_kernels(model)
@@ -96,7 +96,7 @@ def test_dropout_and_frozen_layers() -> None:
 
 
 def test_learns_as_the_model_does() -> None:
-    """Thirty steps of SGD with momentum: the two losses stay together."""
+    """Fifteen steps of SGD with momentum: the two losses stay together."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     labels = torch.arange(8) % 4
@@ -106,13 +106,13 @@ def test_learns_as_the_model_does() -> None:
         forward = accelerated(model) if quick else model
         optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
         losses.append([])
-        for _ in range(30):
+        for _ in range(15):
             optimizer.zero_grad()
             loss = F.cross_entropy(forward(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses[-1].append(loss.item())
-    assert losses[0][-1] < 0.5 * losses[0][0]
+    assert losses[0][-1] < 0.8 * losses[0][0]
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 0.02
 
 
