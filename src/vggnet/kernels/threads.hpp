@@ -1,10 +1,12 @@
 // The threads that share a layer's work: one pool a process, asleep between nets.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -60,14 +62,10 @@ class Pool {
   // Runs `work(team, thread)` on so many threads at once, this one among them.
   void run(int threads, const std::function<void(Team &, int)> &work) {
     const std::lock_guard<std::mutex> one_at_a_time(busy);
+    threads = 1 + hired(threads - 1);
     Team team(threads);
     if (threads > 1) {
       std::unique_lock<std::mutex> lock(mutex);
-      while (static_cast<int>(helpers.size()) < threads - 1) {
-        const int number = static_cast<int>(helpers.size()) + 1;
-        const unsigned from = jobs.load();
-        helpers.emplace_back([this, number, from] { help(number, from); });
-      }
       job = &work;
       members = &team;
       taking_part = threads;
@@ -84,6 +82,19 @@ class Pool {
   }
 
  private:
+  // So many helpers, or as many as the system gives: who takes the work changes nothing about it.
+  int hired(int wanted) {
+    try {
+      while (static_cast<int>(helpers.size()) < wanted) {
+        const int number = static_cast<int>(helpers.size()) + 1;
+        const unsigned from = jobs.load();
+        helpers.emplace_back([this, number, from] { help(number, from); });
+      }
+    } catch (const std::system_error &) {
+    }
+    return std::min(wanted, static_cast<int>(helpers.size()));
+  }
+
   [[noreturn]] void help(int number, unsigned done) {
     for (;;) {
       // The next layer comes within microseconds; after that, sleep.
