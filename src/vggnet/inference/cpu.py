@@ -23,7 +23,7 @@ Stored = Literal["float32", "bfloat16", "int8"]
 # Maps larger than this are computed image by image, so that what one layer writes is still in the
 # cache when the next reads it; smaller ones for so many images together, since their layers'
 # weights are large.
-_LARGE_MAP, _MAPS_TOGETHER = 4 << 20, 16 << 20
+_LARGE_MAP, _MAPS_TOGETHER = 4 << 20, 32 << 20
 _ROWS_TOGETHER = 48
 """Rows of windows that go through the fully connected layers together."""
 

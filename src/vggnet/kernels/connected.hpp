@@ -98,8 +98,8 @@ struct Connected {
   const long x_row, y_row;
   const bool relu;
 
-  // SLICE values of a row are taken at a time, so that each row of weights is read in runs of 8 KiB.
-  static constexpr int SLICE = 2048, OUTPUTS = 16, MOST = 48;
+  // SLICE values of a row are taken at a time, so that each row of weights is read in runs of 16 KiB.
+  static constexpr int SLICE = 4096, OUTPUTS = 16, MOST = 48;
 
   void run(Team &team) const {
     team.share((outputs + OUTPUTS - 1) / OUTPUTS, [&](int item) {

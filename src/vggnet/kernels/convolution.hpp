@@ -156,17 +156,19 @@ struct Winograd {
         for (int k = 0; k < in.channels; k += SLICE) {
           const int n = std::min(SLICE, in.channels - k);
           const float *next = panel + static_cast<long>(n) * COLUMNS;
-          int ahead = 0;  // of the next slice, brought nearer while this one is multiplied
           in_blocks(count, [&](auto size, int first) {
-            for (const int end = n * (first + size) / count; ahead < end; ahead++)
-              for (int line = 0; line < COLUMNS; line += 16)
-                __builtin_prefetch(next + static_cast<long>(ahead) * COLUMNS + line, 0, 2);
             const float *a = data + i * data_apart + static_cast<long>(first) * in_stride + k;
             float *to = sums + i * sums_apart + static_cast<long>(first) * GROUP + p * COLUMNS;
-            micro_tile<size>(a, in_stride, 1, 0, n, 1, panel, COLUMNS, [&](Vec sum, int r, int half) {
-              float *place = to + r * GROUP + half * LANES;
-              store(place, k ? load(place) + sum : sum);
-            });
+            // Each block brings its part of the next slice nearer, a little with each of its steps.
+            const float *ahead = next + static_cast<long>(n) * COLUMNS * first / count;
+            const int stride = (size * COLUMNS + count - 1) / count;
+            micro_tile<size>(
+                a, in_stride, 1, 0, n, 1, panel, COLUMNS,
+                [&](Vec sum, int r, int half) {
+                  float *place = to + r * GROUP + half * LANES;
+                  store(place, k ? load(place) + sum : sum);
+                },
+                [&](int step) { __builtin_prefetch(ahead + static_cast<long>(step) * stride, 0, 2); });
           });
           panel = next;
         }

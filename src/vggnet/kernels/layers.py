@@ -16,8 +16,9 @@ from vggnet.pages import in_large_pages
 # From here on a Winograd layer's weights do not fit a processor's cache: each is read once for many
 # tiles.
 _MANY_WEIGHTS = 16 << 20
-_TOGETHER, _BAND = 384, 36
-"""Tiles whose data are transformed together, and tiles in a band (docs/LOG.md: why so many)."""
+_TOGETHER, _BAND, _LONG_BAND = 400, 36, 200
+"""Tiles whose data are transformed together; tiles in a band of the data's, and of a group's
+(docs/LOG.md: why so many)."""
 _GRADIENTS, _FEW_WEIGHTS = 48, 128 * 256
 """Tiles whose gradients are transformed together, for layers of few weights."""
 _PRODUCTS = {43: 36, 23: 16, 25: 36}
@@ -159,7 +160,7 @@ def shares(
         return 0, min(_BAND, ceil(tiles / threads))
     together = min(tiles, _TOGETHER)
     groups = ceil(out_stride / lib.group)
-    bands = max(ceil(together / 96), ceil(threads / groups))
+    bands = max(ceil(together / _LONG_BAND), ceil(threads / groups))
     return together, max(1, ceil(together / bands))
 
 

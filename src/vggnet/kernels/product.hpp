@@ -10,10 +10,11 @@
 // A's element (row, k) is a[row * row_step + k * step]. After `n` values of k comes the next of
 // `segments`, `segment_step` further on in A: a convolution's window has one a row. B's panel holds
 // segments·n rows of COLUMNS values, `panel_step` apart. `finish(sum, row, column)` says what becomes of
-// each vector of sums.
-template <int R, typename Finish>
+// each vector of sums; `meanwhile(k)` is called with each step.
+template <int R, typename Finish, typename Meanwhile>
 INLINE void micro_tile(const float *a, long row_step, long step, long segment_step, int n,
-                       int segments, const float *b, long panel_step, Finish &&finish) {
+                       int segments, const float *b, long panel_step, Finish &&finish,
+                       Meanwhile &&meanwhile) {
   Vec sum[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
@@ -21,6 +22,7 @@ INLINE void micro_tile(const float *a, long row_step, long step, long segment_st
     const float *value = a;
     for (int k = 0; k < n; k++, value += step, b += panel_step) {
       const Vec left = load(b), right = load(b + LANES);
+      meanwhile(k);
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {
         const Vec x = all(value[r * row_step]);
@@ -34,6 +36,12 @@ INLINE void micro_tile(const float *a, long row_step, long step, long segment_st
     finish(sum[r][0], r, 0);
     finish(sum[r][1], r, 1);
   }
+}
+
+template <int R, typename Finish>
+INLINE void micro_tile(const float *a, long row_step, long step, long segment_step, int n,
+                       int segments, const float *b, long panel_step, Finish &&finish) {
+  micro_tile<R>(a, row_step, step, segment_step, n, segments, b, panel_step, finish, [](int) {});
 }
 
 // Rows in blocks of nearly equal size, none above ROWS: a block of one row would cost nearly as much as a
