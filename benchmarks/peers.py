@@ -28,7 +28,8 @@ The peers, each as fast as it is known to be in float32:
   Dense: the `vggnet.VGG` itself in channels_last. Training: contiguous memory, and SGD's default
   implementation, as torchvision's reference script has it on a CPU; `torch_channels_last` is the
   same in channels_last with SGD(fused=True).
-- `torch_compile`: what `torch_eager` computes, by torch.compile with Inductor's freezing.
+- `torch_compile`: what `torch_eager` computes, by torch.compile with Inductor's freezing. Training:
+  forward and backward of `torch_channels_last`, compiled.
 - `onnxruntime`: `vggnet export`'s file with spinning threads, which is its default.
 - `openvino`: likewise, with the performance hint LATENCY and INFERENCE_PRECISION_HINT f32.
 - `ncnn`: likewise, float16 and bfloat16 off, everything else at its default (Winograd and sgemm
@@ -120,7 +121,7 @@ TASKS = {
     "forward_b1": Task(1, 224, _FORWARD),
     "forward_b8": Task(8, 224, _FORWARD),
     "dense_384": Task(1, 384, _FORWARD[:5]),
-    "train_b8": Task(8, 224, ("vggnet", "torch_eager", "torch_channels_last"), timed=1),
+    "train_b8": Task(8, 224, (*_FORWARD[:3], "torch_channels_last"), timed=1),
     "int8_b1": Task(1, 224, ("onnxruntime", "openvino")),
     "int8_b8": Task(8, 224, ("onnxruntime", "openvino")),
 }
@@ -132,13 +133,14 @@ RATIOS: dict[str, tuple[str, ...]] = {
     "runtimes": ("onnxruntime", "openvino"),
     "torch_eager": ("torch_eager",),
     "torch_channels_last": ("torch_channels_last",),
+    "torch_compile": ("torch_compile",),
 }
 """Groups of peers; the best of one is what vggnet is compared with."""
 BARS = {
     "forward_b1": ("torch_and_runtimes", "ncnn_and_mnn"),
     "forward_b8": ("torch_and_runtimes", "ncnn_and_mnn"),
     "dense_384": ("torch", "runtimes"),
-    "train_b8": ("torch_eager", "torch_channels_last"),
+    "train_b8": ("torch_eager", "torch_channels_last", "torch_compile"),
 }
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "ncnn": ".param", "MNN": ".mnn"}
 """Of the exported net that a peer reads."""
@@ -252,6 +254,8 @@ def _torch_compile(job: Job) -> tuple[Once, str]:
     import torch
     from torch._inductor import config
 
+    if job.name.startswith("train"):
+        return _plain_training(job, torch.channels_last, fused=True, compiled=True)
     config.freezing = True  # type: ignore[assignment,unused-ignore]
     net, images = _torch_forward(job)
     compiled = torch.compile(net, dynamic=False)
@@ -316,21 +320,25 @@ def plain(model: "VGG") -> "nn.Sequential":
     return net
 
 
-def _plain_training(job: Job, memory: Any, fused: bool | None) -> tuple[Once, str]:
+def _plain_training(
+    job: Job, memory: Any, fused: bool | None, *, compiled: bool = False
+) -> tuple[Once, str]:
     import torch
     from torch import nn
 
     model = job.model()
     net, criterion = plain(model).train().to(memory_format=memory), nn.CrossEntropyLoss()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(net.parameters(), **SGD, fused=fused)  # type: ignore[arg-type]
+    forward = torch.compile(net, dynamic=False) if compiled else net
 
     def step(images: "Tensor", labels: "Tensor") -> None:
         optimizer.zero_grad()
-        criterion(net(images), labels).backward()
+        criterion(forward(images), labels).backward()
         optimizer.step()
 
     floats = torch.from_numpy(job.pixels()) - model.mean.view(1, 3, 1, 1)
-    words = f"{str(memory).removeprefix('torch.')}, SGD" + "(fused=True)" * bool(fused)
+    words = "Inductor, " * compiled + str(memory).removeprefix("torch.")
+    words += ", SGD" + "(fused=True)" * bool(fused)
     return _training(job, step, words, floats.contiguous(memory_format=memory))
 
 

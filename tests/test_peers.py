@@ -48,6 +48,7 @@ def test_nothing_to_compare(peers: Any) -> None:
         "train_b8": {
             "torch_eager": "not measured",
             "torch_channels_last": "not measured",
+            "torch_compile": "not measured",
             "each": {},
         },
     }
