@@ -90,7 +90,9 @@ def test_the_numbers_of_a_row_agree(quick: dict[str, Any]) -> None:
         layers = account(Config("A", width=0.125), (row["height"], row["width"])).layers
         operations = sum(2 * layer.weights * layer.output[1] * layer.output[2] for layer in layers)
         operations *= 3 if row["what"] == "train" else 1
-        assert row["gflops"] * 1e9 == pytest.approx(operations * row["images_per_second"], rel=rounding)
+        assert row["gflops"] * 1e9 == pytest.approx(
+            operations * row["images_per_second"], rel=rounding
+        )
         share = row["gflops"] / quick["peak_gflops"]
         assert row["share_of_peak"] == pytest.approx(share, rel=rounding)
         counted += 1
