@@ -152,9 +152,10 @@ def compiling(fast: OnGPU, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, .
     """As on a GPU, with a compiler that compiles nothing; gives the shapes that reach it."""
     compiled: list[tuple[int, ...]] = []
 
-    def forward(images: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    def forward(images: Tensor, names: tuple[str, ...], arranged: bool) -> dict[str, Tensor]:
+        assert arranged
         compiled.append(tuple(images.shape))
-        return fast._forward(images, names)
+        return fast._forward(images, names, arranged)
 
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
     monkeypatch.setattr(fast, "_compile", True)
@@ -274,6 +275,8 @@ def test_one_seed_gives_one_step() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+# Dynamo makes an instance of the pooling's function, which PyTorch itself warns of.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_only_whole_batches_compile_and_one_time() -> None:
     """The graph is whole, and neither a last batch, an evaluation nor a rate compile another."""
     from torch._dynamo.utils import counters

@@ -1,20 +1,15 @@
 """A training step for a GPU: bfloat16 products, forward and backward compiled, a fused update."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vggnet.configs import Layer
+from vggnet import gpu_layers
 from vggnet.errors import InputError
 from vggnet.model import VGG
-
-_CHANNELS = 8
-"""The images' channels are filled up with zeros to a multiple of this, for the tensor cores."""
 
 _Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -23,10 +18,8 @@ class CompiledStep:
     """Steps of §3.1's SGD, with convolutions and matrix products in bfloat16 by autocast.
 
     Weights, their gradients' sums and the momentum stay float32. The function is the net's at the
-    size of its crop, with two rearrangements that change rounding alone: a map is pooled before its
-    bias is added and the ReLU taken, which then work on a quarter of it, and the images have more
-    channels, of zeros. Hooks on convolutions, ReLUs, poolings and fully connected layers that this
-    passes over are not called.
+    size of its crop, as `gpu_layers` arranges it, which changes rounding alone. Hooks on
+    convolutions, ReLUs, poolings and fully connected layers are not called.
 
     Batches of `batch_size` go through `torch.compile`; those of another size, such as an epoch's
     last, through the same function as it stands, so that they never compile. Where compiling fails,
@@ -93,7 +86,7 @@ class CompiledStep:
         Returns:
             The mean loss before the step, and the number of wrong answers; both on the device.
         """
-        with _searching():
+        with gpu_layers.searching():
             loss, wrong = self._backward(images, shifts, labels)
             self.optimizer.step()
         return loss.detach(), wrong
@@ -126,54 +119,16 @@ class CompiledStep:
 
 def _loss_of(model: VGG, dtype: torch.dtype) -> _Loss:
     """The mean loss and the number of wrong answers, for `torch.compile` to see as one function."""
-    layers = [(layer, getattr(model, layer.name)) for layer in model.config.layers()]
+    layers = gpu_layers.layers_of(model)
     device = model.mean.device.type
 
     def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         x = images.float() + shifts - model.mean.view(1, -1, 1, 1)
         with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            scores = _scores(layers, x)
+            scores = gpu_layers.run(layers, x.to(dtype), ["fc8"])["fc8"].flatten(1)
         return F.cross_entropy(scores.float(), labels), (scores.argmax(dim=1) != labels).sum()
 
     # What is compiled is kept with the code. A copy of the code for each net keeps theirs apart:
     # `torch.compile` counts how often one is compiled, and gives up after some times.
     loss_of.__code__ = loss_of.__code__.replace()
     return loss_of
-
-
-def _scores(layers: list[tuple[Layer, Any]], x: Tensor) -> Tensor:
-    """N×K, of images without their mean."""
-    kinds = [layer.kind for layer, _ in layers]
-    late: Tensor | None = None  # the bias of a convolution whose result is pooled first
-    for i, (layer, module) in enumerate(layers):
-        if layer.kind == "conv":
-            weight, bias = module.weight, module.bias
-            if i == 0:
-                more = (0, 0, 0, 0, 0, -layer.in_channels % _CHANNELS)
-                x, weight = F.pad(x, more), F.pad(weight, more)
-            if kinds[i + 1 : i + 3] == ["relu", "pool"]:
-                late, bias = bias, None
-            x = F.conv2d(x, weight, bias, padding=module.padding)
-        elif layer.kind == "relu" and late is not None:
-            continue
-        elif layer.kind == "pool" and late is not None:
-            x = F.max_pool2d(x, 2)
-            x, late = F.relu(x + late.to(x.dtype).view(1, -1, 1, 1)), None
-        elif layer.kind == "fc":
-            assert isinstance(module, nn.Linear)
-            # Of a map of the crop's size there is one window, which is the whole.
-            x = F.linear(x.flatten(1), module.weight, module.bias)
-        else:
-            x = module(x)
-    return x
-
-
-@contextmanager
-def _searching() -> Iterator[None]:
-    """Lets cuDNN measure its kernels the first time that a size comes."""
-    was = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = was

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vggnet import gpu_layers
 from vggnet.errors import InputError
 from vggnet.inference.base import Fast
 from vggnet.model import VGG
@@ -48,6 +49,7 @@ class OnGPU(Fast):
         self._mean = model.mean.to(self._wide).view(1, -1, 1, 1)
         self._net = deepcopy(model).to(dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._net.mean.zero_()
+        self._layers = gpu_layers.layers_of(self._net)
         self._compile = model.mean.is_cuda
         self._compiled: Callable[..., dict[str, Tensor]] | None = None
         self._seen: Counter[_Key] = Counter()
@@ -66,7 +68,8 @@ class OnGPU(Fast):
                         self._forward, mode="reduce-overhead", dynamic=False
                     )
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-                found = self._compiled(images, key[2])
+                with gpu_layers.searching():
+                    found = self._compiled(images, key[2], True)
                 # The next call writes into the same memory.
                 return {name: value.clone() for name, value in found.items()}
             except torch.OutOfMemoryError:
@@ -83,12 +86,16 @@ class OnGPU(Fast):
         recurring = [known for known, times in self._seen.items() if times >= _TIMES]
         return self._compile and key in recurring[:_SHAPES]
 
-    def _forward(self, images: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    def _forward(
+        self, images: Tensor, names: tuple[str, ...], arranged: bool = False
+    ) -> dict[str, Tensor]:
+        """Named outputs; `arranged` for a compiler, or layer by layer."""
         x = (images.to(self._wide) - self._mean).to(self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         scored = "fc8" in names or "scores" in names
         inner = {*names, *["drop7"] * scored} - {"fc8", "scores"}
-        found = {name: value.to(self._wide) for name, value in self._net.run(x, inner).items()}
+        given = gpu_layers.run(self._layers, x, inner) if arranged else self._net.run(x, inner)
+        found = {name: value.to(self._wide) for name, value in given.items()}
         if scored:
             fc8: Any = self._model.get_submodule("fc8")
             found["fc8"] = fc8(found["drop7"].to(fc8.weight.dtype)).to(self._wide)
