@@ -7,8 +7,7 @@ rounding:
 - a ReLU is part of the convolution before it, in cuDNN's own kernel;
 - a map that is pooled is pooled before its bias is added and the ReLU taken, on a quarter of it;
 - pooling keeps for its gradient which of the four was the largest, a byte, and not the map;
-- the first convolution, whose three channels tensor cores have no use for, is a matrix product of
-  the windows' pixels.
+- images have eight channels, five of zeros: tensor cores take no fewer.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -59,7 +58,7 @@ def run(layers: Layers, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         elif layer.kind == "relu" and done:
             done = False
         elif layer.kind == "pool":
-            x = _Pool.apply(x)  # type: ignore[no-untyped-call]
+            x = max_pool(x)
             if late is not None:
                 x, late = F.relu(x + late.view(1, -1, 1, 1)), None
         elif layer.kind == "fc" and x.shape[2:] == (layer.kernel, layer.kernel):
@@ -78,10 +77,8 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool) 
     """With padding that keeps the size; N×C×H×W, best in channels_last, which the result is in."""
     out, channels, k, _ = weight.shape
     if channels < _CHANNELS:
-        n, _, h, w = x.shape
-        weight = _filled(weight.permute(0, 2, 3, 1).reshape(out, -1))
-        rows: Tensor = (linear_relu if relu else F.linear)(_windows(x, k), weight, bias)
-        return rows.view(n, h, w, out).permute(0, 3, 1, 2)
+        more = (0, 0, 0, 0, 0, _CHANNELS - channels)
+        x, weight, channels = F.pad(x, more), F.pad(weight, more), _CHANNELS
     if relu and channels % _CHANNELS == 0 and out % _CHANNELS == 0:
         fused: Tensor = conv_relu(x, weight, bias)
         return fused
@@ -89,20 +86,17 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool) 
     return F.relu(x) if relu else x
 
 
-def _windows(x: Tensor, k: int) -> Tensor:
-    """The k×k pixels around each: (N·H·W) × (k·k·C), the columns filled up with zeros."""
-    x = F.pad(x, (k // 2,) * 4)
-    windows = x.unfold(2, k, 1).unfold(3, k, 1)  # N×C×H×W×k×k
-    return _filled(windows.permute(0, 2, 3, 4, 5, 1).reshape(-1, k * k * x.shape[1]))
+def max_pool(x: Tensor) -> Tensor:
+    """2×2 maxima, as `F.max_pool2d(x, 2)`; of equals the first gets the gradient.
 
-
-def _filled(matrix: Tensor) -> Tensor:
-    return F.pad(matrix, (0, -matrix.shape[1] % _CHANNELS))
+    PyTorch's own gradient, compiled, looks in each place for windows that may reach it; these do
+    not overlap.
+    """
+    y: Tensor = _Pool.apply(x)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _Pool(torch.autograd.Function):
-    """2×2 maxima, as of `F.max_pool2d(x, 2)`; of equals the first one gets the gradient."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.size = h, w = x.shape[2:]
@@ -156,9 +150,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last)
 
 
-def _conv_relu_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, y = ctx.saved_tensors
-    gradient = torch.where(y > 0, gradient, 0)
+    gradient = torch.where(y <= 0, 0, gradient)
     padding = [weight.shape[-1] // 2] * 2
     of_x, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), 1,
@@ -167,42 +161,11 @@ def _conv_relu_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...
     return of_x, of_weight, gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
-@torch.library.custom_op("vggnet::linear_relu", mutates_args=())
-def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """ReLU(x · weightᵀ + bias), the ReLU in the product's own kernel.
-
-    Args:
-        x: M×C.
-        weight: K×C.
-        bias: K.
-
-    Returns:
-        M×K.
-    """
-    return torch._addmm_activation(bias, x, weight.t())
-
-
-@linear_relu.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], weight.shape[0]))
-
-
-def _linear_relu_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, y = ctx.saved_tensors
-    gradient = torch.where(y > 0, gradient, 0)
-    return (
-        gradient @ weight if ctx.needs_input_grad[0] else None,
-        gradient.t() @ x if ctx.needs_input_grad[1] else None,
-        gradient.sum(0) if ctx.needs_input_grad[2] else None,
-    )
-
-
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[0], inputs[1], output)
 
 
-conv_relu.register_autograd(_conv_relu_gradients, setup_context=_keep)
-linear_relu.register_autograd(_linear_relu_gradients, setup_context=_keep)
+conv_relu.register_autograd(_gradients, setup_context=_keep)
 
 
 @contextmanager
