@@ -12,12 +12,14 @@ import torch
 
 from vggnet import checkpoint
 from vggnet.datasets import Part
+from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import Measured, OnBad, measure
 from vggnet.model import VGG
 from vggnet.protocols import Term
 
 _COSTS = ("forwards", "multiply_adds", "as_crop")
+_ALONE = World()
 _PROTOCOLS = 2
 """Goes up when the same term of the same weights and images gives other posteriors."""
 
@@ -51,6 +53,7 @@ class PosteriorCache:
         on_bad: OnBad | None = None,
         progress: bool = False,
         label: str = "evaluating",
+        world: World = _ALONE,
     ) -> list[dict[Term, Measured]]:
         """As `evaluate.measure`, of nets in weight files; computes only what is not kept yet.
 
@@ -62,6 +65,7 @@ class PosteriorCache:
             workers, on_bad: as for `evaluate.measure`; where an image could not be read, nothing
                 is kept.
             progress, label: of the progress bar.
+            world: as for `evaluate.measure`; the first rank writes.
         """
         hashes = [self._sha256(path) for path in weights]
         found = [
@@ -84,16 +88,18 @@ class PosteriorCache:
                 on_bad=on_bad,
                 progress=progress,
                 label=label,
+                world=world,
             )
             if models
             else []
         )
         for i, terms in zip(incomplete, computed, strict=True):
             for term, value in terms.items():
-                if value.read == len(part):
+                if value.read == len(part) and world.is_first:
                     self._write(hashes[i], part, term, value)
                 rounded = value.posteriors.astype(np.float32).astype(np.float64)
                 found[i][term] = replace(value, posteriors=rounded)
+        world.wait()  # what is written is there for all
         return found
 
     def _sha256(self, path: Path) -> str:

@@ -66,6 +66,8 @@ COMMANDS = {
     ),
 }
 
+TOGETHER = ("train", "evaluate", "reproduce")
+"""Commands that the processes of a torchrun do together."""
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 
 
@@ -76,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(arguments)
     try:
+        if _ranks() > 1 and args.command not in TOGETHER:
+            raise InputError(
+                f"{args.command} is the work of one process: start it without torchrun"
+            )
         if args.command != "info":
             # A signal that were raised within them would leave NumPy or PyTorch half imported.
             with stoppable() as stop:
@@ -111,8 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _ranks() -> int:
+    """How many processes torchrun has started, of which this is one; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def _fail(code: int, error: object) -> int:
-    print(f"vggnet: error: {' '.join(str(error).split())}", file=sys.stderr)
+    of = f" (process {os.environ['RANK']} of {_ranks()})" if _ranks() > 1 else ""
+    print(f"vggnet: error{of}: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

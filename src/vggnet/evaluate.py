@@ -16,12 +16,13 @@ from tqdm import tqdm
 from vggnet.accounting import account
 from vggnet.configs import Config
 from vggnet.datasets import Part
+from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels
 from vggnet.inference import engine
 from vggnet.model import VGG
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, windows_of
-from vggnet.readers import TestImages, check_pixels
+from vggnet.readers import TestImages, check_pixels, shard
 from vggnet.recipes import LARGEST_SCALE
 from vggnet.scoring import Result, errors
 
@@ -34,6 +35,7 @@ OnBad = Callable[[int, str], None]
 _BATCH_PIXELS, _BATCH_PIXELS_ON_CPU = 64 * 224 * 224, 8 * 224 * 224
 """A processor is faster where activations are small enough to be used again (docs/LOG.md)."""
 _BATCH_IMAGES = 256
+_ALONE = World()
 _WAITING_PIXELS = 2048 * 256 * 341
 """Views of all shapes together that wait for others of their shape: half a gigabyte."""
 
@@ -143,11 +145,12 @@ def evaluate(
     workers: int = 0,
     on_bad: OnBad | None = None,
     progress: bool = False,
+    world: World = _ALONE,
 ) -> Result:
     """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`.
 
     With `on_bad` (see `measure`) images that cannot be read are left out, and the result says how
-    many.
+    many. `world`: as for `measure`.
     """
     protocol = Protocol(
         model.config.title, model.provenance.S, tuple(scales), method, averaging, flips
@@ -159,6 +162,7 @@ def evaluate(
         workers=workers,
         on_bad=on_bad,
         progress=progress,
+        world=world,
     )
     whole = combined(found, protocol.terms)
     return whole.errors(part, protocol)
@@ -209,6 +213,7 @@ def measure(
     fast: bool = True,
     progress: bool = False,
     label: str = "evaluating",
+    world: World = _ALONE,
 ) -> list[dict[Term, Measured]]:
     """Posteriors of several nets by several terms of protocols, in one pass over the images.
 
@@ -229,6 +234,8 @@ def measure(
             model itself.
         progress: show a bar on a terminal.
         label: shown before the bar.
+        world: processes that look at the images together, each at its share, and all make this
+            call; every one gets the posteriors of all images.
 
     Returns:
         For each model its terms.
@@ -240,6 +247,10 @@ def measure(
     """
     for model, terms in zip(models, wanted, strict=True):
         check_scales(model.config, [term.Q for term in terms])
+    if world.ranks > 1:
+        return _measured_together(
+            models, images, wanted, world, workers, on_bad, fast, progress, label
+        )
     # A GPU's fast engine rounds to bfloat16, so it is not what errors are measured with.
     models = [
         engine(model)
@@ -280,6 +291,45 @@ def measure(
                     one.take(i, scale, view)
             bar.update(len(scales))
         return [one.finish(bad) for one in passes]
+
+
+def _measured_together(
+    models: Sequence[Net],
+    images: Sequence[Pixels],
+    wanted: Sequence[Collection[Term]],
+    world: World,
+    workers: int,
+    on_bad: OnBad | None,
+    fast: bool,
+    progress: bool,
+    label: str,
+) -> list[dict[Term, Measured]]:
+    chosen = shard(len(images), world.rank, world.ranks)
+    own = images[world.rank :: world.ranks]
+    bad: list[tuple[int, str]] = []
+    parts = measure(
+        models,
+        own,
+        wanted,
+        workers=workers,
+        on_bad=None if on_bad is None else lambda i, why: bad.append((int(chosen[i]), why)),
+        fast=fast,
+        progress=progress and world.is_first,
+        label=label,
+    )
+    for i, why in sorted(one for of_rank in world.gathered(bad) for one in of_rank):
+        assert on_bad is not None
+        on_bad(i, why)
+    return [{term: _whole(part, chosen, len(images), world) for term, part in found.items()}
+            for found in parts]  # fmt: skip
+
+
+def _whole(part: Measured, chosen: NDArray[np.int64], n: int, world: World) -> Measured:
+    """Of all ranks' parts; zeros of the others are added, which changes nothing."""
+    posteriors = torch.zeros(n, part.posteriors.shape[1], dtype=torch.float64)
+    posteriors[chosen] = torch.from_numpy(part.posteriors)
+    costs = torch.tensor([part.forwards, part.multiply_adds, part.as_crop])
+    return Measured(world.sum(posteriors).numpy(), *world.sum(costs).tolist())
 
 
 class _Pass:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from vggnet import gpu_layers
 from vggnet.errors import InputError
 from vggnet.model import VGG
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 _Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -100,8 +102,7 @@ class CompiledStep:
             except Exception as error:  # no Triton, no C compiler, …
                 if self._has_worked:
                     raise
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
-                warnings.warn(f"the training step is not compiled: {why}", stacklevel=4)
+                _warn(error)
                 self._compiled = None
             else:
                 self._has_worked = True
@@ -117,18 +118,64 @@ class CompiledStep:
         return loss, wrong
 
 
-def _loss_of(model: VGG, dtype: torch.dtype) -> _Loss:
-    """The mean loss and the number of wrong answers, for `torch.compile` to see as one function."""
+def compiled_forward(
+    model: VGG, name: str, batch_size: int, backend: str = "inductor"
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """From images and shifts to scores (fc8) or to pool5's map, in bfloat16, with gradients.
+
+    For a step of several processes, which exchange gradients in between. Compiled for batches of
+    `batch_size`; where that fails, a warning says so.
+    """
+    plain = _forward_of(model, name, torch.bfloat16)
+    compiled: Callable[[Tensor, Tensor], Tensor] | None
+    compiled = torch.compile(plain, backend=backend, dynamic=False)
+
+    def forward(images: Tensor, shifts: Tensor) -> Tensor:
+        nonlocal compiled
+        if compiled is not None and len(images) == batch_size:
+            try:
+                return compiled(images, shifts)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # no Triton, no C compiler, …
+                _warn(error)
+                compiled = None
+        return plain(images, shifts)
+
+    return forward
+
+
+def _warn(error: Exception) -> None:
+    why = f"{type(error).__name__}: {error}".splitlines()[0]
+    warnings.warn(f"the training step is not compiled: {why}", stacklevel=5)
+
+
+def _forward_of(model: VGG, name: str, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
     layers = gpu_layers.layers_of(model)
     device = model.mean.device.type
 
-    def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(images: Tensor, shifts: Tensor) -> Tensor:
         x = images.float() + shifts - model.mean.view(1, -1, 1, 1)
         with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            scores = gpu_layers.run(layers, x.to(dtype), ["fc8"])["fc8"].flatten(1)
+            found = gpu_layers.run(layers, x.to(dtype), [name])[name]
+        return found.flatten(1) if name == "fc8" else found
+
+    return _by_itself(forward)
+
+
+def _loss_of(model: VGG, dtype: torch.dtype) -> _Loss:
+    """The mean loss and the number of wrong answers, for `torch.compile` to see as one function."""
+    scores_of = _forward_of(model, "fc8", dtype)
+
+    def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        scores = scores_of(images, shifts)
         return F.cross_entropy(scores.float(), labels), (scores.argmax(dim=1) != labels).sum()
 
-    # What is compiled is kept with the code. A copy of the code for each net keeps theirs apart:
-    # `torch.compile` counts how often one is compiled, and gives up after some times.
-    loss_of.__code__ = loss_of.__code__.replace()
-    return loss_of
+    return _by_itself(loss_of)
+
+
+def _by_itself(function: _F) -> _F:
+    """With code of its own, by which `torch.compile` keeps what it makes: it counts how often one
+    is compiled, and gives up after some times."""
+    function.__code__ = function.__code__.replace()
+    return function

@@ -47,6 +47,13 @@ class Batch:
         images, shifts, labels = (x.pin_memory() for x in (self.images, self.shifts, self.labels))
         return replace(self, images=images, shifts=shifts, labels=labels)
 
+    def to(self, device: torch.device) -> "Batch":
+        """On a device, without waiting for it."""
+        images, shifts, labels = (
+            x.to(device, non_blocking=True) for x in (self.images, self.shifts, self.labels)
+        )
+        return replace(self, images=images, shifts=shifts, labels=labels)
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vggnet import checkpoint
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
+from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import (
     Measured,
@@ -25,6 +26,7 @@ from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
 from vggnet.scoring import Result, confused_pairs
 
 _SHOWN = 5
+_ALONE = World()
 
 
 def evaluate_files(
@@ -40,6 +42,7 @@ def evaluate_files(
     workers: int = 0,
     on_bad: OnBad | None = None,
     progress: bool = False,
+    world: World = _ALONE,
 ) -> tuple[Result, Posteriors, float | None]:
     """The error of one net, or of several fused by averaging their posteriors (§4.4).
 
@@ -54,6 +57,7 @@ def evaluate_files(
         cache: folder where posteriors are kept, and taken from.
         workers, on_bad: as for `evaluate.measure`; the result says how many images are left out.
         progress: show a bar on a terminal.
+        world: as for `evaluate.measure`.
 
     Returns:
         The result, the posteriors, and the seconds it took, None where some were in the cache.
@@ -82,7 +86,13 @@ def evaluate_files(
         models = [checkpoint.load(path).to(device) for path in paths]
         began = time.perf_counter()
         found = measure(
-            models, data.test.images, wanted, workers=workers, on_bad=on_bad, progress=progress
+            models,
+            data.test.images,
+            wanted,
+            workers=workers,
+            on_bad=on_bad,
+            progress=progress,
+            world=world,
         )
         fresh = True
     else:
@@ -95,6 +105,7 @@ def evaluate_files(
             workers=workers,
             on_bad=on_bad,
             progress=progress,
+            world=world,
         )
         fresh = store.computed
     seconds = time.perf_counter() - began if fresh else None

@@ -13,6 +13,7 @@ from vggnet import checkpoint, report, roll
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.datasets import Dataset
+from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
 from vggnet.graph import Grid, Run, Settings, grid
@@ -20,8 +21,11 @@ from vggnet.protocols import Term
 from vggnet.readers import default_workers
 from vggnet.results import results_of, weights_of
 from vggnet.runs import read_metrics
+from vggnet.step import Parallel
 from vggnet.train import OnBadImage, best_device, train
 from vggnet.workers import Task, run_all
+
+_ALONE = World()
 
 
 def reproduce(
@@ -34,6 +38,8 @@ def reproduce(
     workers: int | None = None,
     on_bad_image: OnBadImage = "skip",
     log: Callable[[str], None] | None = None,
+    world: World = _ALONE,
+    parallel: Parallel | None = None,
 ) -> dict[str, Any]:
     """Trains and tests the paper's grid, and writes results.json, report.html and report.md.
 
@@ -53,14 +59,21 @@ def reproduce(
         workers: processes that read images, for each job; by default `readers.default_workers`.
         on_bad_image: as in `train`; an image that cannot be read in the tests is an error.
         log: gets a line a finished run.
+        world, parallel: processes that train and test each net together, as in `train`; one job
+            at a time.
 
     Returns:
-        What `results.json` holds.
+        What `results.json` holds; the first rank writes it.
 
     Raises:
         InputError: for values that make no run, or a folder that holds runs of another recipe.
         RunError: when a loss is not finite.
     """
+    if world.ranks > 1 and jobs > 1:
+        raise InputError(
+            f"jobs {jobs}: the processes that torchrun started work on one net together; leave "
+            "--jobs out, or torchrun"
+        )
     out = Path(out)
     settings = settings or Settings()
     data = roll.restored(roll.find(out), data)
@@ -71,12 +84,16 @@ def reproduce(
     if workers is None:
         workers = default_workers(data.train.images, device, jobs)
     nodes = {
-        run.name: _Node(run, tuple(whole.terms(run)), out, workers, on_bad_image)
+        run.name: _Node(
+            run, tuple(whole.terms(run)), out, workers, on_bad_image, world, parallel or Parallel()
+        )
         for run in whole.runs
     }
     _run(whole, nodes, data, out, device, jobs, log or (lambda _: None))
     results = results_of(whole, data, settings, out)
     metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
+    if not world.is_first:
+        return results
     _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write(out / "report.md", report.markdown(results))
     # Its pictures last: one of them may not be there any more.
@@ -94,6 +111,8 @@ class _Node:
     out: Path
     workers: int
     on_bad_image: OnBadImage
+    world: World
+    parallel: Parallel
 
     def __call__(
         self,
@@ -116,6 +135,8 @@ class _Node:
             progress=progress,
             workers=self.workers,
             on_bad_image=self.on_bad_image,
+            world=self.world,
+            parallel=self.parallel,
         )
         cache = PosteriorCache(self.out / "posteriors")
         cache.measure(
@@ -126,6 +147,7 @@ class _Node:
             workers=self.workers,
             label=f"{label} tests",
             progress=progress,
+            world=self.world,
         )
 
 

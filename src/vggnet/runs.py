@@ -2,22 +2,25 @@
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-import torch
 from torch import Tensor
 
 from vggnet import checkpoint
+from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.model import VGG, Provenance
 from vggnet.recipes import Plateau
 
 WEIGHTS, METRICS, STATE = "weights.safetensors", "metrics.jsonl", "state.safetensors"
+SHARDED, SHARDS = "state.json", ("state-a", "state-b")
+"""The state that several ranks write together: what it says of itself, and one of two folders."""
 
 _PATIENCE_SECONDS = 5.0
 """A killed reproduction's helpers need a moment to notice that they are alone."""
@@ -33,19 +36,33 @@ class Progress:
     """Steps done in this epoch."""
 
 
+class Learner(Protocol):
+    """What is learning: see `step.Step`, whose methods these are."""
+
+    def state(self) -> dict[str, Tensor]: ...
+    def blank(self, names: list[str]) -> dict[str, Tensor]: ...
+    def load(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+_ALONE = World()
+
+
 class RunFolder:
     """The folder of one run: its weights when it is finished, its state until then, its metrics.
 
-    Never goes on with, or hands out, a run of another recipe.
+    Never goes on with, or hands out, a run of another recipe. Of several ranks the first one
+    writes, but for the state, which they write together; all of them call everything.
 
     Args:
-        out: the folder; made when training starts.
+        out: the folder; made when training starts. All ranks' machines see it.
         provenance: of the run that is wanted.
+        world: whose run it is.
     """
 
-    def __init__(self, out: Path, provenance: Provenance) -> None:
-        self.out, self.provenance = out, provenance
+    def __init__(self, out: Path, provenance: Provenance, world: World = _ALONE) -> None:
+        self.out, self.provenance, self.world = out, provenance, world
         self.weights, self.metrics, self.state = out / WEIGHTS, out / METRICS, out / STATE
+        self.sharded = out / SHARDED
 
     def is_finished(self) -> bool:
         """Whether the run's weights are there.
@@ -65,6 +82,10 @@ class RunFolder:
         Raises:
             InputError: when another process trains in it, or it cannot be written.
         """
+        if not self.world.is_first:
+            self.world.wait()
+            yield
+            return
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,80 +96,104 @@ class RunFolder:
                     f"{self.out}: another process is training in it: wait for it, or choose "
                     "another --out"
                 )
+            self.world.wait()
             yield
 
-    def start_or_resume(
-        self, model: VGG, optimizer: torch.optim.Optimizer, progress: Progress
-    ) -> None:
-        """Writes a new run's first state, or sets all three as they were when a run stopped.
+    def start_or_resume(self, learner: Learner, progress: Progress) -> None:
+        """Writes a new run's first state, or sets both as they were when a run stopped.
 
         Raises:
             InputError: for a state that is another run's or damaged.
         """
-        for pattern in (f".{STATE}.*", f".{WEIGHTS}.*", ".tmp??????"):
-            for leftover in self.out.glob(pattern):  # of writes that were killed; safetensors' last
-                leftover.unlink()
-        if not self.state.exists():
+        if self.world.is_first:
+            # Of writes that were killed; safetensors' last.
+            for pattern in (f".{STATE}.*", f".{SHARDED}.*", f".{WEIGHTS}.*", ".tmp??????"):
+                for leftover in self.out.glob(pattern):
+                    leftover.unlink()
+        if not any(self.world.gathered(self.state.exists() or self.sharded.exists())):
             # Every run has its state from the start, so metrics without one are another's.
             if self.metrics.exists() and self.metrics.stat().st_size:
                 raise InputError(
                     f"{self.metrics}: exists, without the run it is from: choose another --out"
                 )
+            self.world.wait()  # all have looked
             try:
-                with self.metrics.open("w") as metrics:
-                    self.save(model, optimizer, progress, metrics)
+                if self.world.is_first:
+                    self.metrics.open("w").close()
+                self.save(learner, progress, None)
             except OSError as error:
                 raise checkpoint.write_error(self.out, error) from None
             return
         try:
-            self._resume(model, optimizer, progress)
+            self._resume(learner, progress)
         except KeyError as error:
             raise InputError(f"{self.state}: is not the state of a run (no {error})") from None
+        self.world.wait()
 
-    def save(
-        self,
-        model: VGG,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        metrics: TextIO,
-    ) -> None:
+    def open_metrics(self) -> TextIO:
+        """The metrics file, to write at its end; nowhere on ranks that do not write."""
+        if not self.world.is_first:
+            return Path(os.devnull).open("w")
+        file = self.metrics.open("r+")
+        file.seek(0, 2)
+        return file
+
+    def save(self, learner: Learner, progress: Progress, metrics: TextIO | None) -> None:
         """Writes the state that a stopped run goes on from; `metrics` is the open metrics file."""
-        metrics.flush()
-        os.fsync(metrics.fileno())  # before the state, which tells how long it is
-        momentum = {
-            f"momentum.{name}": buffer
-            for name, parameter in model.named_parameters()
-            # None before the first step, without momentum, and for layers that do not learn
-            if (buffer := optimizer.state[parameter].get("momentum_buffer")) is not None
-        }
-        net = {f"net.{name}": value for name, value in model.state_dict().items()}
-        plateau = progress.plateau
+        if metrics is not None and self.world.is_first:
+            metrics.flush()
+            os.fsync(metrics.fileno())  # before the state, which tells how long it is
+        plateau, state = progress.plateau, learner.state()
         header = {
             "epoch": progress.epoch,
             "step": progress.step,
             "plateau": [plateau.best, plateau.waited, plateau.divisions],
-            "metrics_bytes": self.metrics.stat().st_size,
+            "metrics_bytes": self.metrics.stat().st_size if self.world.is_first else 0,
             "provenance": asdict(self.provenance),
         }
-        checkpoint.write_tensors(self.state, net | momentum, header)
+        if self.world.ranks == 1:
+            checkpoint.write_tensors(self.state, state, header)
+            self._forget_shards()
+            return
+        # As the first rank sees the disk.
+        current = self.world.gathered((self._sharded_header() or {}).get("shards"))[0]
+        folder = SHARDS[current == SHARDS[0]]
+        if self.world.is_first:
+            shutil.rmtree(self.out / folder, ignore_errors=True)
+        self.world.wait()
+        from vggnet import sharded
+
+        sharded.save(self.out / folder, state)
+        self.world.wait()
+        if self.world.is_first:
+            header |= {"shards": folder, "tensors": list(state)}
+            checkpoint.write_atomically(
+                self.sharded, lambda temporary: temporary.write_text(json.dumps(header))
+            )
+            self.state.unlink(missing_ok=True)
+        self.world.wait()
 
     def finish(self, model: VGG) -> None:
         """Writes the weights and removes the state."""
-        model.provenance = self.provenance
-        checkpoint.save(model, self.weights)
-        self.clear()
+        if self.world.is_first:
+            model.provenance = self.provenance
+            checkpoint.save(model, self.weights)
+            self.clear()
+        self.world.wait()
 
     def clear(self) -> None:
         """Removes the state, which is left when a run is killed in its very last moment."""
-        self.state.unlink(missing_ok=True)
+        if self.world.is_first:
+            self.state.unlink(missing_ok=True)
+            self._forget_shards()
 
-    def _resume(self, model: VGG, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        try:
-            tensors, metadata = checkpoint.read_tensors(self.state)
-        except InputError as error:
-            raise InputError(f"{error}; to start the run anew, delete {self.out}") from None
-        header = checkpoint.parse_header(self.state, metadata)
-        self._same_recipe(self.state, checkpoint.provenance_of(header["provenance"]))
+    def _forget_shards(self) -> None:
+        self.sharded.unlink(missing_ok=True)
+        for name in SHARDS:
+            shutil.rmtree(self.out / name, ignore_errors=True)
+
+    def _resume(self, learner: Learner, progress: Progress) -> None:
+        header, tensors = self._latest(learner)
         length = header["metrics_bytes"]
         if not self.metrics.exists() or self.metrics.stat().st_size < length:
             raise InputError(
@@ -158,16 +203,44 @@ class RunFolder:
         progress.epoch, progress.step = header["epoch"], header["step"]
         plateau = progress.plateau
         plateau.best, plateau.waited, plateau.divisions = header["plateau"]
-        net = {key: value for key, value in tensors.items() if key.startswith("net.")}
-        model.load_state_dict({key.removeprefix("net."): net[key] for key in net})
-        for name, parameter in model.named_parameters():
-            if (buffer := tensors.get(f"momentum.{name}")) is not None:
-                # In the parameter's memory format, as SGD makes it.
-                own: Tensor = torch.empty_like(parameter).copy_(buffer)
-                optimizer.state[parameter]["momentum_buffer"] = own
-        # What was written after the checkpoint is written again.
-        with self.metrics.open("r+b") as file:
-            file.truncate(length)
+        learner.load(tensors)
+        self.world.wait()  # all have looked at the metrics
+        if self.world.is_first:
+            # What was written after the checkpoint is written again.
+            with self.metrics.open("r+b") as file:
+                file.truncate(length)
+
+    def _latest(self, learner: Learner) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The state, of one process or of several; where a stop left both, the later one."""
+        header = self._sharded_header()
+        if self.state.exists():
+            try:
+                tensors, metadata = checkpoint.read_tensors(self.state)
+            except InputError as error:
+                raise InputError(f"{error}; to start the run anew, delete {self.out}") from None
+            own = checkpoint.parse_header(self.state, metadata)
+            if header is None or own["metrics_bytes"] >= header["metrics_bytes"]:
+                self._same_recipe(self.state, checkpoint.provenance_of(own["provenance"]))
+                return own, tensors
+        assert header is not None
+        self._same_recipe(self.sharded, checkpoint.provenance_of(header["provenance"]))
+        tensors = learner.blank(header["tensors"])
+        from vggnet import sharded
+
+        sharded.load(self.out / header["shards"], tensors)
+        return header, tensors
+
+    def _sharded_header(self) -> dict[str, Any] | None:
+        try:
+            header: dict[str, Any] = json.loads(self.sharded.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.sharded}: cannot be read ({error}); to start the run anew, delete "
+                f"{self.out}"
+            ) from None
+        return header
 
     def _same_recipe(self, file: Path, found: Provenance) -> None:
         ours, theirs = _flat(asdict(self.provenance)), _flat(asdict(found))

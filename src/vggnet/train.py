@@ -4,24 +4,22 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vggnet import checkpoint, initialize, roll
 from vggnet.bad_images import BadImages
 from vggnet.datasets import Dataset, Part
+from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
-from vggnet.gpu_step import CompiledStep
-from vggnet.kernels.training import accelerated
 from vggnet.loading import Batch, TrainingImages
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
@@ -29,6 +27,7 @@ from vggnet.protocols import single_scale
 from vggnet.readers import DiedError, default_workers
 from vggnet.recipes import Plateau, TrainConfig
 from vggnet.runs import Progress, RunFolder
+from vggnet.step import Parallel, Step
 from vggnet.stopping import Stop, Stopped, stoppable
 
 _CHECKPOINT_SECONDS = 600.0
@@ -37,6 +36,9 @@ _STEPS_PER_READ = 20
 _BAD_IN_A_ROW = 100
 """So many images that cannot be read, in whole batches: the data set has gone, not some files."""
 _WAITED_TOO_LONG, _STEPS_TO_JUDGE = 0.05, 50
+_RANKS_APART = 0x9E3779B97F4A7C15
+"""Between the seeds of ranks, which draw dropout each for itself."""
+_ALONE = World()
 
 OnBadImage = Literal["skip", "stop"]
 
@@ -57,6 +59,8 @@ def train(
     progress: bool = True,
     workers: int | None = None,
     on_bad_image: OnBadImage = "skip",
+    world: World = _ALONE,
+    parallel: Parallel | None = None,
 ) -> Path:
     """Trains a net and writes `weights.safetensors` and `metrics.jsonl` into a folder.
 
@@ -79,6 +83,10 @@ def train(
         on_bad_image: an image that cannot be read in the course of the run is left out of its
             batch, or of the validation, and written to `bad-images.jsonl` (skip), or ends the run
             (stop). `index.checked` finds bad images before.
+        world: the processes that train it together (`distributed.joined`), each of which makes this
+            call. Every batch is shared out among them: what is learnt, and with batch normalisation
+            what is normalised by, is the whole batch's.
+        parallel: how.
 
     Returns:
         The path of the weight file.
@@ -97,7 +105,9 @@ def train(
     data = roll.restored(roll.find(Path(out)), data)
     config = replace(config, flip=config.flip and data.flip)  # the header tells what was done
     place = torch.device(device or best_device())
-    folder = RunFolder(Path(out), provenance(config, data, parent))
+    parallel = parallel or Parallel()
+    parallel.check(world)
+    folder = RunFolder(Path(out), provenance(config, data, parent), world)
     if folder.is_finished():
         folder.clear()
         return folder.weights
@@ -111,8 +121,11 @@ def train(
             if workers is None:
                 workers = default_workers(data.train.images, place.type)
             with stoppable() as stop:
-                run = _Run(config, data, folder, model, place, stop, workers, on_bad_image)
-                run.go(log or _silent, label or config.model.title, progress)
+                run = _Run(
+                    config, data, folder, model, place, stop, workers, on_bad_image, world, parallel
+                )
+                show = progress and world.is_first
+                run.go(log or _silent, label or config.model.title, show)
                 stop.check()  # a signal that came when all was done is one all the same
     return folder.weights
 
@@ -180,35 +193,20 @@ class _Run:
         stop: Stop,
         workers: int,
         on_bad_image: OnBadImage,
+        world: World,
+        parallel: Parallel,
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.stop, self.workers, self.on_bad_image = stop, workers, on_bad_image
+        self.world = world
         self.bad = BadImages(folder.out / "bad-images.jsonl")
-        self.model = model
-        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = accelerated(self.model)
-        self.compiled: CompiledStep | None = None
-        if config.precision == "bfloat16":
-            self.compiled = CompiledStep(
-                model,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            )
-            self.optimizer = self.compiled.optimizer
-        else:
-            self.optimizer = torch.optim.SGD(
-                [parameter for parameter in model.parameters() if parameter.requires_grad],
-                config.learning_rate,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-                fused=True,  # the same to the bit, in one pass over memory
-            )
+        self.model = model.to(device)
+        self.learner = Step(self.model, config, world, parallel)
         self.progress = Progress(Plateau(config.patience, config.divisions))
         self.pending: list[tuple[int, Tensor, Tensor, int]] = []
         self.bad_in_a_row, self.waited = 0, 0.0
-        folder.start_or_resume(self.model, self.optimizer, self.progress)
+        self.saved, self.save_is_due = time.monotonic(), False
+        folder.start_or_resume(self.learner, self.progress)
 
     def go(self, log: Callable[[str], None], label: str, show: bool) -> None:
         config, progress = self.config, self.progress
@@ -222,6 +220,8 @@ class _Run:
             seed=config.seed,
             workers=self.workers,
             pin=self.device.type == "cuda",
+            rank=self.world.rank,
+            ranks=self.world.ranks,
         )
         per_epoch = len(self.data.train)
         bar = tqdm(
@@ -233,13 +233,12 @@ class _Run:
             disable=None if show else True,  # None: where standard error is no terminal
         )
         try:
-            with bar, self.folder.metrics.open("r+") as metrics:
-                metrics.seek(0, 2)
+            with bar, self.folder.open_metrics() as metrics:
                 over = progress.epoch >= config.epochs
                 while not over:
                     self._train_epoch(images, metrics, bar)
                     over = self._end_epoch(metrics, bar, log)
-            self.folder.finish(self.model)
+            self.folder.finish(self.learner.whole())
         except OSError as error:  # of metrics.jsonl, or in starting workers
             raise RunError(
                 f"{self.folder.out}: {error.strerror or error}; the last checkpoint is intact: "
@@ -251,29 +250,29 @@ class _Run:
             log(f"{self.bad.total:,} images could not be read and were left out: {self.bad.path}")
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
-        progress = self.progress
+        progress, rank = self.progress, self.world.rank
         rate = self.config.learning_rate / 10**progress.plateau.divisions
-        for group in self.optimizer.param_groups:
+        for group in self.learner.optimizer.param_groups:
             group["lr"] = rate
         self._train_mode()
         write_every = 1 if self.device.type == "cpu" else _STEPS_PER_READ
-        saved = began = time.monotonic()
+        self.saved = began = time.monotonic()
         waited = images.waited
         batches = images.epoch(progress.epoch, progress.step)
         try:
-            while (batch := self._next(batches)) is not None:
-                self._note_bad(batch)
+            while (found := self._next(batches)) is not None:
+                batch, counts = found
                 total_step = progress.epoch * images.steps + progress.step
-                if len(batch.labels):
-                    # Dropout's draw depends on nothing but seed and step: a resumed run repeats it.
-                    torch.manual_seed((self.config.seed << 32) + total_step)
-                    self.pending.append((total_step, *self._step(batch), len(batch.labels)))
+                if sum(counts):
+                    torch.manual_seed(seed_of(self.config.seed, total_step, rank))
+                    own = self.learner(batch.to(self.device), counts)
+                    self.pending.append((total_step, *own, sum(counts)))
                 progress.step += 1
                 if len(self.pending) >= write_every:
                     self._write_losses(metrics, bar)
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                if self.save_is_due:
                     self._save(metrics, bar)
-                    saved = time.monotonic()
+                    self.saved = time.monotonic()
             self._write_losses(metrics, bar)
         except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
@@ -283,30 +282,61 @@ class _Run:
         if images.steps < _STEPS_TO_JUDGE:
             self.waited = 0.0
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        """The next batch; a signal, in the step before or in waiting now, raises Stopped."""
-        with self.stop.at_once():
-            return next(batches, None)
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch, list[int]] | None:
+        """The next batch, and how many images every rank has of it.
 
-    def _note_bad(self, batch: Batch) -> None:
-        for index, reason in batch.bad:
+        A signal, in the step before or in waiting now, raises Stopped. What ends the run on one
+        rank ends it on all of them, before the same step.
+        """
+        alone = self.world.ranks == 1
+        died: DiedError | None = None
+        try:
+            with self.stop.at_once() if alone else nullcontext():
+                batch = next(batches, None)
+        except DiedError as error:
+            if alone:
+                raise
+            batch, died = None, error
+        due = time.monotonic() - self.saved > _CHECKPOINT_SECONDS
+        count, bad = (0, 0) if batch is None else (len(batch.labels), len(batch.bad))
+        row = [count, bad, self.stop.requested or 0, died is not None, due]
+        counts, bads, signals, deaths, dues = zip(*self.world.table(row), strict=True)
+        self.save_is_due = bool(dues[0])
+        if died is not None:
+            raise died
+        if any(deaths):
+            raise DiedError(f"rank {deaths.index(1)} cannot go on, and says why")
+        if any(signals) and not alone:
+            raise Stopped(max(signals))
+        if batch is None:
+            return None
+        found = batch.bad
+        if any(bads):
+            found = tuple(one for of_rank in self.world.gathered(batch.bad) for one in of_rank)
+        self._note_bad(found, sum(counts))
+        return batch, list(counts)
+
+    def _note_bad(self, bad: tuple[tuple[int, str], ...], good: int) -> None:
+        for index, reason in bad:
             self._bad_image(self.data.train, index, reason)
-        self.bad_in_a_row = 0 if len(batch.labels) else self.bad_in_a_row + len(batch.bad)
+        self.bad_in_a_row = 0 if good else self.bad_in_a_row + len(bad)
         if self.bad_in_a_row >= _BAD_IN_A_ROW:
             raise _UnreadableError(
                 f"the last {self.bad_in_a_row} images could not be read, at last "
-                f"{batch.bad[-1][1]}: is the data set still there? The same command goes on"
+                f"{bad[-1][1]}: is the data set still there? The same command goes on"
             )
 
     def _bad_image(self, part: Part, index: int, reason: str) -> None:
         if self.on_bad_image == "stop":
             raise _UnreadableError(f"{reason}; --on-bad-image skip leaves such images out")
+        path = part.where(index)
+        where = {"epoch": self.progress.epoch, "step": self.progress.step}
+        if not self.world.is_first:
+            return
         if not self.bad.count:
             # What cannot be written is needed only when the run is stopped.
             with suppress(InputError, RunError):
                 roll.write(self.folder.out / roll.NAME, self.data)
-        path = part.where(index)
-        where = {"epoch": self.progress.epoch, "step": self.progress.step}
         self.bad.add(path, reason.removeprefix(f"{path}: "), **where)
 
     def _train_mode(self) -> None:
@@ -316,29 +346,13 @@ class _Run:
             if isinstance(layer, nn.BatchNorm2d) and self.config.tune == "fc":
                 layer.eval()
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One step of SGD; the loss and the number of wrong answers, still on the device."""
-        images, shifts, labels = (
-            x.to(self.device, non_blocking=True) for x in (batch.images, batch.shifts, batch.labels)
-        )
-        if self.compiled is not None:
-            return self.compiled(images, shifts, labels)
-        images = images.float()
-        images += shifts
-        scores = self.forward(images)
-        loss = F.cross_entropy(scores, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach(), (scores.detach().argmax(dim=1) != labels).sum()
-
     def _write_losses(self, metrics: Any, bar: Any) -> None:
         pending, epoch = self.pending, self.progress.epoch
         if not pending:
             return
-        rate = self.optimizer.param_groups[0]["lr"]
-        losses = torch.stack([loss for _, loss, _, _ in pending]).tolist()
-        wrongs = torch.stack([wrong for _, _, wrong, _ in pending]).tolist()
+        rate = self.learner.optimizer.param_groups[0]["lr"]
+        losses = self.world.sum(torch.stack([loss for _, loss, _, _ in pending]).double()).tolist()
+        wrongs = self.world.sum(torch.stack([wrong for _, _, wrong, _ in pending])).tolist()
         for (step, _, _, n), loss, wrong in zip(pending, losses, wrongs, strict=True):
             if not math.isfinite(loss):
                 raise RunError(
@@ -358,15 +372,19 @@ class _Run:
         """Validates, moves the schedule, saves; True when training is over."""
         progress = self.progress
         part = self.data.validation
+        alone = self.world.ranks == 1
+        if not alone:  # which one rank cannot leave without the others
+            self._save(metrics, bar)
         try:
-            with self.stop.at_once():
+            with self.stop.at_once() if alone else nullcontext():
                 result = evaluate(
-                    self.model,
+                    self.learner.whole(),
                     part,
                     scales=[single_scale(self.config.S)],
                     flips=False,
                     workers=self.workers,
                     on_bad=partial(self._bad_image, part),
+                    world=self.world,
                 )
         except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
@@ -397,7 +415,12 @@ class _Run:
 
     def _save(self, metrics: Any, bar: Any) -> None:
         self._write_losses(metrics, bar)  # first: a loss that is not finite is not to be saved
-        self.folder.save(self.model, self.optimizer, self.progress, metrics)
+        self.folder.save(self.learner, self.progress, metrics)
+
+
+def seed_of(seed: int, step: int, rank: int) -> int:
+    """What a rank's dropout draws from in a step, so that a resumed run repeats it."""
+    return ((seed << 32) + step + rank * _RANKS_APART) % (1 << 63)
 
 
 def _silent(_: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vggnet.datasets import Dataset
     from vggnet.index import PartName
+    from vggnet.step import Parallel
 
 DATA = (
     "digits, fashion-mnist, fashion-mnist:DIR, or the path or URL of a folder of images by class, "
@@ -32,9 +33,10 @@ def numbers(name: str, text: str, wanted: str) -> list[int]:
 def opened(name: str) -> "Dataset":
     """The data set of this name; how it was split goes to standard error."""
     from vggnet.datasets import open_dataset
+    from vggnet.distributed import is_first
 
     data = open_dataset(name)
-    if data.note:
+    if data.note and is_first():
         print(f"{data.name}: {data.note}", file=sys.stderr)
     return data
 
@@ -73,6 +75,7 @@ def readable(
 
     What is bad is listed in the folder of the run that goes on without it, or else in this one.
     """
+    from vggnet.distributed import is_first
     from vggnet.index import checked
     from vggnet.readers import processors
 
@@ -83,17 +86,18 @@ def readable(
         on_bad=args.on_bad_image or "stop",
         listed=folder / "bad-images.jsonl",
         workers=processors() if args.workers is None else workers_of(args, data, "cpu"),
-        progress=True,
-        log=lambda line: print(line, file=sys.stderr),
+        progress=is_first(),
+        log=lambda line: print(line, file=sys.stderr) if is_first() else None,
     )
 
 
 def workers_of(args: argparse.Namespace, data: "Dataset", device: str, jobs: int = 1) -> int:
     """How many processes read images; by default what suits the machine."""
+    from vggnet.distributed import on_this_machine
     from vggnet.readers import default_workers
 
     if args.workers is None:
-        return default_workers(data.train.images, device, jobs)
+        return default_workers(data.train.images, device, jobs * on_this_machine())
     if args.workers < 0:
         raise InputError(f"workers {args.workers} is not 0 or more")
     workers: int = args.workers
@@ -122,6 +126,7 @@ def device_of(args: argparse.Namespace) -> str:
     """The device that is asked for, if this machine has it."""
     import torch
 
+    from vggnet.distributed import own_device
     from vggnet.train import best_device
 
     device: str = args.device or best_device()
@@ -136,7 +141,37 @@ def device_of(args: argparse.Namespace) -> str:
     if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise InputError(f"device {device!r}: there are {count}, counted from cuda:0")
-    return device
+    return own_device(device)
+
+
+def parallel_flags(parser: argparse.ArgumentParser) -> None:
+    """How several processes, which torchrun starts, share the work of a step."""
+    parser.add_argument(
+        "--fc-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="divide the fully connected layers over N of the processes that torchrun started: "
+        "their gradients then stay where they are (default 1: every process has them all)",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="K",
+        help="compute a batch in K parts, one after the other, where memory is short (default 1)",
+    )
+    parser.add_argument(
+        "--compress",
+        action="store_true",
+        help="send gradients in bfloat16, which rounds them: half the bytes",
+    )
+
+
+def parallel_of(args: argparse.Namespace) -> "Parallel":
+    from vggnet.step import Parallel
+
+    return Parallel(args.fc_parallel, args.accumulate, args.compress)
 
 
 def fast_flag(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +185,7 @@ def fast_flag(parser: argparse.ArgumentParser) -> None:
 def choose_engine(args: argparse.Namespace, device: str) -> None:
     """Gets the kernels ready, or says why PyTorch computes. Where they are not wanted they are
     turned off, in the processes that this one starts too."""
+    from vggnet.distributed import is_first
     from vggnet.kernels.library import OFF, UnavailableError, library
 
     if args.no_fast:
@@ -158,14 +194,17 @@ def choose_engine(args: argparse.Namespace, device: str) -> None:
         try:
             library()
         except UnavailableError as error:
-            print(error, file=sys.stderr)
+            if is_first():
+                print(error, file=sys.stderr)
 
 
 def say(line: str) -> None:
-    """Prints a line above a progress bar, if there is one."""
+    """Prints a line above a progress bar, if there is one; of several processes the first does."""
     from tqdm import tqdm
 
-    if sys.stdout:
+    from vggnet.distributed import is_first
+
+    if sys.stdout and is_first():
         # A run goes on when nobody reads it any more.
         with suppress(BrokenPipeError):
             tqdm.write(line, file=sys.stdout)

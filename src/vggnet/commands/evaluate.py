@@ -21,6 +21,8 @@ from vggnet.commands.arguments import (
 from vggnet.protocols import Method
 
 if TYPE_CHECKING:
+    from vggnet.datasets import Dataset
+    from vggnet.evaluate import Posteriors
     from vggnet.scoring import Result
 
 
@@ -67,6 +69,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from vggnet import checkpoint, predictions
     from vggnet.checkpoint import check_writable
+    from vggnet.distributed import joined
 
     scales = None if args.scales is None else _scales(args.scales)
     if args.out is not None:
@@ -75,22 +78,39 @@ def run(args: argparse.Namespace) -> None:
         check_writable(args.cache / "posteriors")
     for path in args.weights:
         checkpoint.read_header(path)
-    data = readable(opened(args.data), ("test",), args)
     device = device_of(args)
     choose_engine(args, device)
-    found, posteriors, seconds = predictions.evaluate_files(
-        args.weights,
-        data,
-        scales=scales,
-        method=args.method,
-        averaging=args.averaging,
-        flips=data.flip and not args.no_flips and args.method != "centre-crop",
-        device=device,
-        cache=args.cache,
-        workers=workers_of(args, data, device),
-        on_bad=_say if args.on_bad_image == "skip" else None,
-        progress=True,
-    )
+    whole = opened(args.data)
+    with joined(device) as world:
+        with world.one_first():
+            data = readable(whole, ("test",), args)
+        found, posteriors, seconds = predictions.evaluate_files(
+            args.weights,
+            data,
+            scales=scales,
+            method=args.method,
+            averaging=args.averaging,
+            flips=data.flip and not args.no_flips and args.method != "centre-crop",
+            device=device,
+            cache=args.cache,
+            workers=workers_of(args, data, device),
+            on_bad=_say if args.on_bad_image == "skip" else None,
+            progress=True,
+            world=world,
+        )
+        if world.is_first:
+            _print(args, found, posteriors, data, seconds)
+
+
+def _print(
+    args: argparse.Namespace,
+    found: "Result",
+    posteriors: "Posteriors",
+    data: "Dataset",
+    seconds: float | None,
+) -> None:
+    from vggnet import predictions
+
     if args.out is not None:
         predictions.save(args.out, posteriors, data, found.protocol)
     if args.json:
@@ -106,7 +126,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _say(_: int, reason: str) -> None:
-    print(f"left out: {reason}", file=sys.stderr)
+    from vggnet.distributed import is_first
+
+    if is_first():
+        print(f"left out: {reason}", file=sys.stderr)
 
 
 def _cost(result: "Result", seconds: float | None) -> str:

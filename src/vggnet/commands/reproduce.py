@@ -13,6 +13,8 @@ from vggnet.commands.arguments import (
     fast_flag,
     net_flags,
     opened,
+    parallel_flags,
+    parallel_of,
     parts_of,
     readable,
     reading_flags,
@@ -53,6 +55,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     reading_flags(parser, "leave out and list those that go bad while a net trains")
+    parallel_flags(parser)
     device_flag(parser)
     fast_flag(parser)
 
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
     from vggnet import report
     from vggnet.checkpoint import check_writable
+    from vggnet.distributed import joined
     from vggnet.reproduce import reproduce
 
     log = None if args.json else say
@@ -82,17 +86,23 @@ def run(args: argparse.Namespace) -> None:
     choose_engine(args, device)
     check_writable(args.out / "results.json")
     whole = opened(args.data)
-    data = readable(whole, parts_of(args.out), args, args.out)
-    results = reproduce(
-        data,
-        args.out,
-        settings,
-        device=device,
-        jobs=args.jobs,
-        workers=workers_of(args, data, device, args.jobs),
-        on_bad_image=args.on_bad_image or "skip",
-        log=log,
-    )
+    with joined(device) as world:
+        with world.one_first():
+            data = readable(whole, parts_of(args.out), args, args.out)
+        results = reproduce(
+            data,
+            args.out,
+            settings,
+            device=device,
+            jobs=args.jobs,
+            workers=workers_of(args, data, device, args.jobs),
+            on_bad_image=args.on_bad_image or "skip",
+            log=log,
+            world=world,
+            parallel=parallel_of(args),
+        )
+        if not world.is_first:
+            return
     if args.json:
         print(json.dumps(results, indent=1, ensure_ascii=False))
     else:

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vggnet.commands.arguments import (
     DATA,
@@ -13,6 +14,8 @@ from vggnet.commands.arguments import (
     net_flags,
     numbers,
     opened,
+    parallel_flags,
+    parallel_of,
     parts_of,
     readable,
     reading_flags,
@@ -22,6 +25,10 @@ from vggnet.commands.arguments import (
 from vggnet.configs import NETS, Config
 from vggnet.protocols import single_scale
 from vggnet.recipes import Scale, TrainConfig, a_256, adaptation, as_scale
+
+if TYPE_CHECKING:
+    from vggnet.datasets import Dataset
+    from vggnet.distributed import World
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +75,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
             else f"{text} (default {value})",
         )
     reading_flags(parser, "leave out and list those that go bad while it trains")
+    parallel_flags(parser)
     device_flag(parser)
     fast_flag(parser)
 
@@ -89,22 +97,31 @@ def run(args: argparse.Namespace) -> None:
     config = replace(config, S=config.S if args.S is None else _train_scale(args.S), **given)
 
     from vggnet import checkpoint
-    from vggnet.evaluate import evaluate
+    from vggnet.distributed import joined
     from vggnet.initialize import check
-    from vggnet.train import train
 
     check(config.init)
     device = device_of(args)
     choose_engine(args, device)
     checkpoint.check_writable(args.out / "weights.safetensors")
     start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
-    data = readable(opened(args.data), parts_of(args.out), args, args.out)
-    config = replace(config, model=replace(model, num_classes=len(data.class_names)))
-    if start is not None:
-        if not start.head:
-            say(f"fc6, fc7 and fc8 start at random: {args.init_from} has no classifier")
-        elif start.num_classes != config.model.num_classes:
-            say(f"fc8 starts at random: {args.init_from} has {start.num_classes:,} other classes")
+    whole = opened(args.data)
+    with joined(device) as world:
+        with world.one_first():
+            data = readable(whole, parts_of(args.out), args, args.out)
+        config = replace(config, model=replace(model, num_classes=len(data.class_names)))
+        if start is not None:
+            _say_what_is_random(args.init_from, start, config.model)
+        _train(args, config, data, device, world)
+
+
+def _train(
+    args: argparse.Namespace, config: TrainConfig, data: "Dataset", device: str, world: "World"
+) -> None:
+    from vggnet import checkpoint
+    from vggnet.evaluate import evaluate
+    from vggnet.train import train
+
     workers = workers_of(args, data, device)
     weights = train(
         config,
@@ -115,6 +132,8 @@ def run(args: argparse.Namespace) -> None:
         log=say,
         workers=workers,
         on_bad_image=args.on_bad_image or "skip",
+        world=world,
+        parallel=parallel_of(args),
     )
     net = checkpoint.load(weights).to(device)
     result = evaluate(
@@ -125,9 +144,17 @@ def run(args: argparse.Namespace) -> None:
         workers=workers,
         on_bad=None if args.on_bad_image == "stop" else lambda i, reason: say(reason),
         progress=True,
+        world=world,
     )
-    print(result)
-    print(f"weights: {weights}")
+    say(str(result))
+    say(f"weights: {weights}")
+
+
+def _say_what_is_random(file: Path, start: Config, model: Config) -> None:
+    if not start.head:
+        say(f"fc6, fc7 and fc8 start at random: {file} has no classifier")
+    elif start.num_classes != model.num_classes:
+        say(f"fc8 starts at random: {file} has {start.num_classes:,} other classes")
 
 
 def _train_scale(text: str) -> Scale:
