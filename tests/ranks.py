@@ -5,11 +5,12 @@ Each check leaves what it found in FOLDER/CHECK-RANKS.pt, written by the first r
 
 import sys
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from vggnet import sharded
 from vggnet.configs import Config
@@ -21,14 +22,15 @@ from vggnet.model import build
 from vggnet.protocols import Term
 from vggnet.recipes import TrainConfig, a_256, on_digits
 from vggnet.step import Parallel, Step
+from vggnet.train import seed_of
 
 FOLDER = Path()
-STEPS = 50
+STEPS, WIDTH = 50, 0.0625
 
 
 def recipe(net: str, **options: Any) -> TrainConfig:
     """Digits at the recipe's rate, in batches of which an epoch's last one has 5 images of 22."""
-    model = Config(net, num_classes=10, crop=32, width=0.125, dropout=0.0, **options)
+    model = Config(net, num_classes=10, crop=32, width=WIDTH, dropout=0.0, **options)
     return replace(on_digits(a_256(model)), batch_size=22)
 
 
@@ -39,63 +41,70 @@ def data() -> Dataset:
 
 
 def learn(
-    world: World, parallel: Parallel, net: str, dtype: torch.dtype, rate: float, **options: Any
+    world: World,
+    parallel: Parallel,
+    net: str,
+    dtype: torch.dtype,
+    rate: float,
+    count: int = STEPS,
+    **options: Any,
 ) -> tuple[Step, list[list[float]]]:
     """The loss and the number of wrong answers of every step."""
     config = replace(recipe(net, **options), learning_rate=rate)
-    model = build(net, num_classes=10, crop=32, width=0.125, dropout=0.0, **options)
+    model = build(net, num_classes=10, crop=32, width=WIDTH, dropout=0.0, **options)
     step = Step(model.to(dtype).train(), config, world, parallel)
     images = TrainingImages(
         data(), S=37, crop=32, batch_size=config.batch_size, flip=False, colour_shift=0.1,
         seed=0, rank=world.rank, ranks=world.ranks,
     )  # fmt: skip
     found: list[list[float]] = []
-    for epoch in range(1 + STEPS // images.steps):
-        for batch in images.epoch(epoch):
-            counts = [row[0] for row in world.table([len(batch.labels)])]
-            loss, wrong = step(batch, counts)
-            found.append(world.sum(torch.stack([loss.double(), wrong.double()])).tolist())
-    return step, found[:STEPS]
+    epochs = (images.epoch(epoch) for epoch in range(1 + count // images.steps))
+    for batch in islice(chain.from_iterable(epochs), count):
+        counts = [row[0] for row in world.table([len(batch.labels)])]
+        loss, wrong = step(batch, counts)
+        found.append(world.sum(torch.stack([loss.double(), wrong.double()])).tolist())
+    return step, found
 
 
-def modes(ranks: int) -> dict[str, tuple[Parallel, str, bool]]:
-    wanted = {
-        "plain": (Parallel(), "D", False),
-        "accumulated": (Parallel(accumulate=3), "A-LRN", False),
-        "batch norm": (Parallel(), "A", True),
-    }
-    for size in (2, 4):
-        if ranks % size == 0:
-            wanted[f"fc {size}"] = Parallel(fc=size), "D", False
-            wanted[f"fc {size} accumulated"] = Parallel(fc=size, accumulate=3), "A-LRN", False
-    return wanted
+MODES = {
+    "plain": (Parallel(), "D", False),
+    "accumulated": (Parallel(accumulate=3), "A-LRN", False),
+    "batch norm": (Parallel(), "A", True),
+    "fc 2": (Parallel(fc=2), "D", False),
+    "fc 2 accumulated": (Parallel(fc=2, accumulate=3), "A-LRN", False),
+    "fc 4": (Parallel(fc=4), "D", False),
+}
+"""By name: how the work is shared, net, batch normalisation."""
+OF = {
+    1: ["plain", "accumulated", "batch norm"],
+    2: ["plain", "batch norm", "fc 2", "fc 2 accumulated"],
+    3: ["plain"],
+    4: ["plain", "fc 2 accumulated", "fc 4"],
+}
+"""By the number of ranks."""
 
 
 def steps(world: World) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, (parallel, net, batch_norm) in modes(world.ranks).items():
-        step, losses = learn(
-            world, parallel, net, torch.float64, 5e-3, batch_norm=batch_norm
-        )  # fmt: skip
-        weights = step.whole().state_dict()
-        found[name] = {"losses": losses, "weights": weights}
+    for name in OF[world.ranks]:
+        parallel, net, batch_norm = MODES[name]
+        step, losses = learn(world, parallel, net, torch.float64, 5e-3, batch_norm=batch_norm)
+        found[name] = {"losses": losses, "weights": step.whole().state_dict()}
     return found
 
 
 def steps_in_float32(world: World) -> dict[str, Any]:
     return {
-        name: learn(world, parallel, "D", torch.float32, 1e-4)[1]
-        for name, (parallel, net, _) in modes(world.ranks).items()
-        if net == "D"
+        name: learn(world, MODES[name][0], "D", torch.float32, 1e-4)[1]
+        for name in OF[world.ranks]
+        if MODES[name][1] == "D"
     }
 
 
 def compressed(world: World) -> dict[str, Any]:
-    sizes = [1, 2] if world.ranks == 4 else [1]
-    return {
-        f"fc {size}": learn(world, Parallel(fc=size, compress=True), "A", torch.float32, 1e-4)[1]
-        for size in sizes
-    }
+    """On two ranks all gradients travel, on four those of two pairs' halves of the head."""
+    parallel = Parallel(fc=max(1, world.ranks // 2), compress=True)
+    return {"losses": learn(world, parallel, "A", torch.float32, 1e-4, 15)[1]}
 
 
 def states(world: World) -> dict[str, Any]:
@@ -103,34 +112,31 @@ def states(world: World) -> dict[str, Any]:
     found = {}
     for ranks, size in ((2, 2), (4, 2), (4, 4)):
         folder = FOLDER / f"state-{ranks}-{size}"
+        names = folder.with_suffix(".names")
         if world.ranks == ranks:
-            step, _ = learn(world, Parallel(fc=size), "A", torch.float32, 1e-3)
+            step, _ = learn(world, Parallel(fc=size), "A", torch.float32, 1e-3, 3)
             state = step.state()
-            (FOLDER / f"{folder.name}.names").write_text("\n".join(state))
+            names.write_text("\n".join(state))
             sharded.save(folder, state)
-            found[folder.name] = step.whole().state_dict() | {
-                f"momentum {name}": step.head.whole(name, step.optimizer.state[p]["momentum_buffer"])
-                for name, p in step.model.named_parameters()
-                if step.head is not None
-            }
         elif folder.exists():
-            parallel = Parallel(fc=world.ranks)
-            model = build("A", num_classes=10, crop=32, width=0.125, seed=1)
-            step = Step(model, recipe("A"), world, parallel)
-            state = step.blank((FOLDER / f"{folder.name}.names").read_text().splitlines())
+            model = build("A", num_classes=10, crop=32, width=WIDTH, seed=1)
+            step = Step(model, recipe("A"), world, Parallel(fc=world.ranks))
+            state = step.blank(names.read_text().splitlines())
             sharded.load(folder, state)
             step.load(state)
-            whole = step.head.whole if step.head is not None else lambda _, part: part
-            found[folder.name] = step.whole().state_dict() | {
-                f"momentum {name}": whole(name, step.optimizer.state[p]["momentum_buffer"])
-                for name, p in step.model.named_parameters()
-            }
+        else:
+            continue
+        found[folder.name] = {name: whole(value) for name, value in step.state().items()}
     return found
 
 
+def whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value.clone()
+
+
 def evaluation(world: World) -> dict[str, Any]:
-    """Posteriors of an odd number of images, two of which cannot be read, by all protocols."""
-    images = digits().test.images[:101]
+    """Posteriors of 101 images, and of fewer images than ranks."""
+    images = list(digits().test.images[:101])
     methods: list[tuple[int, Any]] = [(40, "dense"), (36, "multi-crop"), (36, "ten-crop")]
     terms = [Term(scale, method, "scores", True) for scale, method in methods]
     model = build("B", num_classes=10, crop=32, width=0.25)
@@ -143,8 +149,6 @@ def evaluation(world: World) -> dict[str, Any]:
 
 def dropout(world: World) -> dict[str, Any]:
     """Which values the ranks drop, by the seeds of a run."""
-    from vggnet.train import seed_of
-
     masks = []
     for step in (0, 0, 1):
         torch.manual_seed(seed_of(3, step, world.rank))
@@ -156,7 +160,6 @@ def main() -> None:
     global FOLDER
     FOLDER = Path(sys.argv[1])
     torch.set_num_threads(1)
-    np.random.seed(0)
     with joined("cpu") as world:
         for name in sys.argv[2:]:
             found = globals()[name](world)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -185,7 +184,7 @@ class Step:
         if self.head is None:
             return self.model
         head = self.head
-        copy = empty(self.model.config).to(self.model.mean.device)
+        copy = empty(self.model.config).to(self.model.mean)
         copy.load_state_dict(
             {name: head.whole(name, part) for name, part in self.model.state_dict().items()}
         )
@@ -237,7 +236,7 @@ class Step:
         return whole if self.head is None else self.head.part_of(name, whole)
 
 
-def _in_bfloat16(state: Any, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+def _in_bfloat16(state: Any, bucket: Any) -> torch.futures.Future[Tensor]:
     """PyTorch's own, which by its own name is refused on CPUs, where it works too."""
     return bf16_compress_hook(state, bucket)
 
