@@ -7,6 +7,7 @@ measured. Nothing here imports PyTorch.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from vggnet.accounting import account
 from vggnet.configs import Config
@@ -163,18 +164,12 @@ def bytes_per_step(
     features = [fc[0].weights // fc[0].output[0], fc[1].output[0], fc[2].output[0]]
     pool5, hidden, classes = (4 * images * count for count in features)
     gathered = 2 * pool5 + 4 * hidden  # pool5, fc7's partial sums, fc8's input; and their gradients
-    exchange = _ring(gathered, fc_parallel, span)
-    scores = _ring(2 * classes / fc_parallel, fc_parallel, span, rings=per_host)  # all-to-all
-    steps = 8  # one collective each for the eight tensors counted above
+    scores = 2 * classes / fc_parallel  # all-to-all of the scores and of their gradients
     return Traffic(
         _all_reduce([*conv, bias], size, ranks, hosts),
         _all_reduce(shards, size, groups, min(hosts, groups), rings=rings),
-        Flow(
-            exchange.sent + scores.sent,
-            exchange.crossing + scores.crossing,
-            steps * exchange.steps_inside,
-            steps * exchange.steps_across,
-        ),
+        _ring(gathered, fc_parallel, span, calls=6)
+        + _ring(scores, fc_parallel, span, rings=per_host, calls=2),
     )
 
 
@@ -274,27 +269,16 @@ def modes(
     The arguments are `step_seconds`'s.
     """
 
-    def steps(groups: Sequence[int], compress: bool) -> list[Step]:
-        return [
-            step_seconds(
-                config,
-                batch,
-                cluster,
-                fc_parallel=group,
-                compress=compress,
-                images_per_second=images_per_second,
-                loading=loading,
-            )
-            for group in groups
-        ]
-
+    predict = partial(
+        step_seconds, config, batch, cluster, images_per_second=images_per_second, loading=loading
+    )
     host = cluster.per_host
     wider = [n for n in range(2 * host, cluster.gpus + 1, host) if cluster.gpus % n == 0]
     found: list[Step] = []
     for groups in ([1], [host] if host > 1 else [], wider):
-        if groups:
-            for compress in (False, True):
-                found.append(min(steps(groups, compress), key=lambda step: step.seconds))
+        for compress in (False, True) if groups else ():
+            steps = [predict(fc_parallel=group, compress=compress) for group in groups]
+            found.append(min(steps, key=lambda step: step.seconds))
     return found
 
 
@@ -305,30 +289,23 @@ def _compute(config: Config, images: int, images_per_second: float | None) -> fl
     return images * 6 * account(config).multiply_adds / STEP_FLOPS + STEP_OVERHEAD
 
 
-def _ring(size: float, ranks: int, hosts: int, *, rings: int = 1) -> Flow:
-    """All-gather or reduce-scatter of `size` bytes; `rings` of them go through each host."""
-    return Flow(
-        (ranks - 1) / ranks * size,
-        rings * (hosts - 1) / hosts * size,
-        ranks // hosts - 1,
-        hosts - 1,
-    )
+def _ring(size: float, ranks: int, hosts: int, *, rings: int = 1, calls: int = 1) -> Flow:
+    """All-gathers or reduce-scatters of `size` bytes in all `calls`; `rings` go through a host."""
+    sent = (ranks - 1) / ranks * size
+    crossing = rings * (hosts - 1) / hosts * size
+    return Flow(sent, crossing, calls * (ranks // hosts - 1), calls * (hosts - 1))
 
 
 def _all_reduce(
     elements: Sequence[float], size: int, ranks: int, hosts: int, *, rings: int = 1
 ) -> Flow:
-    """Of layers' gradients, `size` bytes an element, in buckets."""
-    half = _ring(size * sum(elements), ranks, hosts, rings=rings)
+    """Of layers' gradients, `size` bytes an element, in buckets: a scatter and a gather each."""
     buckets, held = 1, 0.0
     for count in reversed(elements):  # the last layer's gradients come first
         if held >= BUCKET:
             buckets, held = buckets + 1, 0.0
         held += 4 * count
-    steps = 2 * buckets
-    return Flow(
-        2 * half.sent, 2 * half.crossing, steps * half.steps_inside, steps * half.steps_across
-    )
+    return _ring(2 * size * sum(elements), ranks, hosts, rings=rings, calls=2 * buckets)
 
 
 def _check(config: Config, batch: int, cluster: Cluster, fc_parallel: int) -> None:
