@@ -21,6 +21,7 @@ from vggnet.commands import (
     evaluate,
     export,
     info,
+    plan,
     reproduce,
     train,
     weights,
@@ -61,6 +62,9 @@ COMMANDS = {
         reproduce.flags,
         reproduce.run,
     ),
+    "plan": Command(
+        "what training on several GPUs will take: bytes, seconds, hours", plan.flags, plan.run
+    ),
     "bench": Command(
         "speed of this machine: forward, dense, training step, reading", bench.flags, bench.run
     ),
@@ -82,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(
                 f"{args.command} is the work of one process: start it without torchrun"
             )
-        if args.command != "info":
+        if args.command not in ("info", "plan"):
             # A signal that were raised within them would leave NumPy or PyTorch half imported.
             with stoppable() as stop:
                 import torch  # noqa: F401
