@@ -8,7 +8,7 @@ help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
 	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software"
-	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 100,000 damaged weight files"
+	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
 

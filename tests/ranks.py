@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -145,6 +146,25 @@ def evaluation(world: World) -> dict[str, Any]:
         term.method: (torch.from_numpy(part.posteriors), part.forwards, part.multiply_adds)
         for term, part in found.items()
     } | {"few": measure([model], images[:2], [terms[:1]], world=world)[0][terms[0]].posteriors}
+
+
+def many(world: World) -> dict[str, Any]:
+    """Posteriors of 10,007 images of different sizes."""
+    rng = np.random.default_rng(0)
+    small = digits().test.images
+    images = [
+        np.pad(image, ((0, height), (0, width), (0, 0)))
+        for image, height, width in zip(
+            (small[i % len(small)] for i in range(10_007)),
+            rng.integers(0, 4, 10_007).tolist(),
+            rng.integers(0, 4, 10_007).tolist(),
+            strict=True,
+        )
+    ]
+    model = build("A", num_classes=10, crop=32, width=WIDTH)
+    terms = [Term(36, "dense", "scores", True)]
+    (found,) = measure([model], images, [terms], world=world)
+    return {"posteriors": found[terms[0]].posteriors}
 
 
 def dropout(world: World) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The processes of one run, which torchrun starts: who they are, and what they tell each other."""
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,10 +89,40 @@ def joined(device: str) -> Iterator[World]:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-    yield World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    store, rank, ranks = next(iter(dist.rendezvous("env://")))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
+        store=dist.PrefixStore(_session(store, rank, ranks), store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=ranks,
+    )
+    yield World(rank, ranks, int(os.environ["LOCAL_RANK"]))
     # Not after an error: the others may never come to it, and torchrun ends them.
     dist.destroy_process_group()
+
+
+def _session(store: Any, rank: int, ranks: int) -> str:
+    """A name that all ranks of this start have agreed on, and no earlier start.
+
+    torchrun keeps its store when it starts the processes anew, and what it holds of the killed ones
+    would be taken for the new ones': their addresses, where nobody listens. So the first rank names
+    a session, and every other one takes the name that the first one confirms to it.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("vggnet", own)
+        for other in range(1, ranks):
+            store.set(f"{own}/welcome/{other}", store.get(f"{own}/hello/{other}"))
+        return own
+    while True:
+        name: str = store.get("vggnet").decode()
+        store.set(f"{name}/hello/{rank}", own)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            answer = f"{name}/welcome/{rank}"
+            if store.check([answer]) and store.get(answer).decode() == own:
+                return name
+            time.sleep(0.01)
 
 
 def own_device(kind: str) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from vggnet.distributed import World, synchronise_batch_norm
@@ -226,7 +226,7 @@ class Step:
             return function
         shared = DistributedDataParallel(part, gradient_as_bucket_view=True)
         if self.parallel.compress:
-            shared.register_comm_hook(None, _in_bfloat16)
+            _in_bfloat16(shared)
         return shared
 
     def _as_whole(self, name: str, part: Tensor) -> Tensor:
@@ -236,9 +236,15 @@ class Step:
         return whole if self.head is None else self.head.part_of(name, whole)
 
 
-def _in_bfloat16(state: Any, bucket: Any) -> torch.futures.Future[Tensor]:
-    """PyTorch's own, which by its own name is refused on CPUs, where it works too."""
-    return bf16_compress_hook(state, bucket)
+def _in_bfloat16(shared: DistributedDataParallel) -> None:
+    """Lets gradients travel in bfloat16 by PyTorch's hook."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+    # Under its own name it is refused on CPUs, where it works too.
+    def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+        return bf16_compress_hook(state, bucket)
+
+    shared.register_comm_hook(None, hook)
 
 
 def _divided_head(model: VGG, size: int) -> "ParallelHead":
