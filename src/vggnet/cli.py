@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail(1, _MEMORY)
     except RuntimeError as error:
+        if _ranks() > 1 and ("gloo" in str(error) or type(error).__name__ == "DistBackendError"):
+            return _fail(1, "another process of this run has ended, or does not answer")
         # PyTorch's, which may not be imported: of a GPU, and of a processor.
         if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
             raise

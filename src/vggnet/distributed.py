@@ -89,7 +89,7 @@ def joined(device: str) -> Iterator[World]:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    store, rank, ranks = next(iter(dist.rendezvous("env://")))
+    store, rank, ranks = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
         store=dist.PrefixStore(_session(store, rank, ranks), store),  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vggnet import gpu_layers
 from vggnet.distributed import World, synchronise_batch_norm
 from vggnet.errors import InputError
 from vggnet.gpu_step import CompiledStep, compiled_forward
@@ -70,13 +71,14 @@ class Step:
         self.model: VGG = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head: ParallelHead | None = None
         self._compiled: CompiledStep | None = None
+        self._bfloat16 = config.precision == "bfloat16"
         self._net: Callable[[Tensor, Tensor], Tensor]
         options: dict[str, Any] = {
             "momentum": config.momentum,
             "weight_decay": config.weight_decay,
         }
         alone = world.ranks == self.parallel.accumulate == 1
-        if alone and config.precision == "bfloat16":
+        if alone and self._bfloat16:
             self._compiled = CompiledStep(
                 model,
                 batch_size=config.batch_size,
@@ -110,6 +112,10 @@ class Step:
         """
         if self._compiled is not None:
             return self._compiled(batch.images, batch.shifts, batch.labels)
+        with gpu_layers.searching() if self._bfloat16 else nullcontext():
+            return self._learn(batch, counts)
+
+    def _learn(self, batch: Batch, counts: list[int]) -> tuple[Tensor, Tensor]:
         ranks, total = len(counts), sum(counts)
         parts = self.parallel.accumulate
         rows = -(-max(counts) // parts)
@@ -194,7 +200,7 @@ class Step:
     def _function(self, config: TrainConfig) -> Callable[[Tensor, Tensor], Tensor]:
         """From images and shifts to scores, or to pool5 where the head is divided."""
         model, divided = self.model, self.head is not None
-        if config.precision == "bfloat16":
+        if self._bfloat16:
             share = config.batch_size // (self.world.ranks * self.parallel.accumulate)
             return compiled_forward(model, "pool5" if divided else "fc8", share)
         forward = accelerated(model)
