@@ -20,6 +20,7 @@ from vggnet.commands import (
     convert,
     evaluate,
     export,
+    features,
     info,
     plan,
     reproduce,
@@ -46,6 +47,7 @@ COMMANDS = {
     ),
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
+    "features": Command("descriptors of images (Appendix B)", features.flags, features.run),
     "weights": Command(
         "known public weights: sources, licences, errors; fetch them", weights.flags, weights.run
     ),
@@ -70,7 +72,7 @@ COMMANDS = {
     ),
 }
 
-TOGETHER = ("train", "evaluate", "reproduce")
+TOGETHER = ("train", "evaluate", "features", "reproduce")
 """Commands that the processes of a torchrun do together."""
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _fail(1, error)
     except KeyboardInterrupt as error:
-        resumes = args.command in ("check-data", "train", "reproduce")
+        resumes = args.command in ("check-data", "features", "train", "reproduce")
         note = ": the same command goes on where it stopped" * resumes
         number = error.signal if isinstance(error, Stopped) else signal.SIGINT
         what = "terminated" if number == signal.SIGTERM else "interrupted"

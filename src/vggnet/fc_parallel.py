@@ -6,6 +6,8 @@ outputs, fc7 by its inputs, fc8 by its outputs (the classes); each layer sees th
 whole group. The convolutions stay whole on every rank.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -25,6 +27,10 @@ PLACEMENTS: dict[str, Placement] = {
     "fc8.weight": _BY_OUTPUT,
     "fc8.bias": _BY_OUTPUT,
 }
+
+# By their names since PyTorch 2.13, and by those before.
+_ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class ParallelHead:
@@ -57,35 +63,34 @@ class ParallelHead:
             maps: of pool5 at the crop's size, n×C×h×w.
             rows: the largest n in any rank; the others fill up with zeros.
         """
-        n, dtype = len(maps), maps.dtype
+        n = len(maps)
         x = F.pad(maps.flatten(1), (0, 0, 0, rows - n))
         # Of all images of the group this rank's part of the values, and then the other way round.
-        x = self._linear("fc6", self._of_all(x)).to_local()
-        x = self._after("6", x)
-        values = self._whole["fc7.weight"][1]
-        x = F.linear(
-            self._divided(x, _BY_INPUT, (rows * self.size, values)),
-            self._part("fc7.weight", dtype),
-            self._part("fc7.bias", dtype),
-        )
-        x = self._after("7", x.redistribute(placements=[_BY_OUTPUT]).to_local())  # type: ignore[attr-defined]
-        scores = self._linear("fc8", self._of_all(x)).redistribute(placements=[_WHOLE])
+        x = self._linear("fc6", self._gathered(x))
+        x = self._scattered(self._linear("fc7", self._after("6", x), bias=False))
+        x = self._after("7", x + self._parameter("fc7.bias", x.dtype))
+        # rows of all × this rank's classes, which may be fewer than others'
+        own = self._linear("fc8", self._gathered(x))
+        classes = self._whole["fc8.weight"][0]
+        most = -(-classes // self.size)
+        columns = self._gathered(F.pad(own, (0, most - own.shape[1])).t().contiguous())
         first = rows * self.mesh.get_local_rank()
-        # Each rank has a gradient for its own images only: together they are the whole.
-        return scores.to_local(grad_placements=[dist.tensor.Partial()])[first : first + n]
+        # Classes are divided as `torch.chunk` does: only what is after the last one is filling.
+        return columns[:classes, first : first + n].t()
 
     def average_gradients(self, ranks: int, *, compress: bool) -> None:
         """After the backward pass of `ranks` losses whose mean is the batch's: sums become means.
 
-        Where there are several groups, theirs are added up first.
+        Parts of other groups are added up first; of fc7's bias, which is whole, all ranks'.
         """
-        for name in PLACEMENTS:
+        for name, placement in PLACEMENTS.items():
             gradient = self.model.get_parameter(name).grad
             if gradient is None:
                 continue
-            if self._groups > 1:
+            if self._groups > 1 or placement == _WHOLE:
                 travelling = gradient.bfloat16() if compress else gradient
-                dist.all_reduce(travelling, group=self._data)
+                group = dist.group.WORLD if placement == _WHOLE else self._data
+                dist.all_reduce(travelling, group=group)
                 gradient.copy_(travelling)
             gradient.div_(ranks)
 
@@ -108,20 +113,22 @@ class ParallelHead:
         divided = self.divided(name, part)
         return divided.full_tensor() if isinstance(divided, DTensor) else divided
 
-    def _linear(self, layer: str, x: DTensor) -> DTensor:
-        dtype = x.dtype
-        weight, bias = (self._part(f"{layer}.{kind}", dtype) for kind in ("weight", "bias"))
-        y: DTensor = F.linear(x, weight, bias)  # type: ignore[assignment]
-        return y
+    def _linear(self, layer: str, x: Tensor, *, bias: bool = True) -> Tensor:
+        weight = self._parameter(f"{layer}.weight", x.dtype)
+        return F.linear(x, weight, self._parameter(f"{layer}.bias", x.dtype) if bias else None)
 
-    def _part(self, name: str, dtype: torch.dtype) -> DTensor:
-        own = self.model.get_parameter(name).to(dtype)
-        return self._divided(own, PLACEMENTS[name], tuple(self._whole[name]))
+    def _parameter(self, name: str, dtype: torch.dtype) -> Tensor:
+        return self.model.get_parameter(name).to(dtype)
 
-    def _of_all(self, x: Tensor) -> DTensor:
-        """Every rank's rows, one rank's after the other's."""
-        shape = len(x) * self.size, x.shape[1]
-        return self._divided(x, Shard(0), shape).redistribute(placements=[_WHOLE])
+    def _gathered(self, x: Tensor) -> Tensor:
+        """Every rank's rows, one rank's after the other's; backwards their gradients' sums."""
+        rows: Tensor = _Gather.apply(x, self.mesh.get_group())  # type: ignore[no-untyped-call]
+        return rows
+
+    def _scattered(self, x: Tensor) -> Tensor:
+        """Of the sum over the ranks this one's rows."""
+        rows: Tensor = _Scatter.apply(x, self.mesh.get_group())  # type: ignore[no-untyped-call]
+        return rows
 
     def _divided(self, x: Tensor, placement: Placement, shape: tuple[int, ...]) -> DTensor:
         stride = torch.empty(shape, device="meta").stride()
@@ -133,3 +140,44 @@ class ParallelHead:
         """Dropout draws on each rank for itself."""
         dropped: Tensor = self.model.get_submodule(f"drop{number}")(F.relu(x))
         return dropped
+
+
+def _all_rows(x: Tensor, group: Any) -> Tensor:
+    rows = x.new_empty((len(x) * dist.get_world_size(group), *x.shape[1:]))
+    _ALL_GATHER(rows, x.contiguous(), group=group)
+    return rows
+
+
+def _own_rows(x: Tensor, group: Any) -> Tensor:
+    """Of the sum over a group's ranks."""
+    size = dist.get_world_size(group)
+    if x.is_cuda:
+        rows = x.new_empty((len(x) // size, *x.shape[1:]))
+        _REDUCE_SCATTER(rows, x.contiguous(), group=group)
+        return rows
+    # gloo would make an all-reduce of it, which sends twice as much.
+    parts = torch.empty_like(x, memory_format=torch.contiguous_format)
+    dist.all_to_all_single(parts, x.contiguous(), group=group)
+    return parts.view(size, -1, *x.shape[1:]).sum(0)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _all_rows(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _own_rows(gradient, ctx.group), None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _own_rows(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _all_rows(gradient, ctx.group), None

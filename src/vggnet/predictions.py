@@ -133,7 +133,7 @@ def check(path: Path) -> None:
         raise InputError(f"{path}: is a folder: give the name of a file")
     checkpoint.check_writable(path)
     if path.suffix == ".parquet":
-        _pyarrow(path)
+        pyarrow(path)
 
 
 def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol | Fusion) -> None:
@@ -168,7 +168,7 @@ def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol |
                 np.savez_compressed(file, **arrays)
 
     else:
-        pa, parquet = _pyarrow(path)
+        pa, parquet = pyarrow(path)
         table = pa.table(
             {
                 "name": image_names,
@@ -201,7 +201,8 @@ def _read(posteriors: Posteriors) -> NDArray[np.int64]:
     return np.flatnonzero(~np.isnan(posteriors[:, 0]))
 
 
-def _pyarrow(path: Path) -> tuple[Any, Any]:
+def pyarrow(path: Path) -> tuple[Any, Any]:
+    """pyarrow and its Parquet; raises InputError where it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

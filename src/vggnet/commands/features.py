@@ -1,0 +1,101 @@
+"""`vggnet features`: a descriptor for each image, as in Appendix B."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vggnet.commands.arguments import (
+    choose_engine,
+    device_flag,
+    device_of,
+    fast_flag,
+    numbers,
+    say,
+)
+from vggnet.errors import InputError
+from vggnet.protocols import single_scale
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        type=Path,
+        nargs="+",
+        help="weight files of one net, or of several, whose descriptors are stacked",
+    )
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="a folder: all images in it and in its folders; or with --part a data set",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".npy, which numpy.load maps into memory, .npz or .parquet; how it was made and the "
+        "images' names go beside it. The same command goes on where it stopped",
+    )
+    parser.add_argument("--part", help="of a data set: train, validation or test")
+    parser.add_argument("--layer", default="relu7", help="default: relu7, fc7 after its ReLU")
+    parser.add_argument(
+        "--scales",
+        help="test scales Q in pixels, separated by commas (default: each net's S, the middle of "
+        "its range where it is jittered)",
+    )
+    parser.add_argument("--over-scales", default="average", help="average (default) or stack them")
+    parser.add_argument("--no-flips", action="store_true", help="without mirrored images")
+    parser.add_argument("--no-normalise", action="store_true", help="not to length 1")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that read images (default: as many as there is use for)",
+    )
+    device_flag(parser)
+    fast_flag(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.part not in (None, "train", "validation", "test"):
+        raise InputError(f"part {args.part!r} is not known: take train, validation or test")
+    scales = None
+    if args.scales is not None:
+        scales = numbers("scales", args.scales, "whole numbers of pixels, such as 256,384,512")
+
+    from vggnet import checkpoint, descriptors
+    from vggnet.distributed import is_first, joined, on_this_machine
+    from vggnet.readers import default_workers
+
+    descriptors.check(args.out)
+    if scales is None:
+        known = checkpoint.read_header(args.weights[0]).provenance.S
+        if known is None:
+            raise InputError(f"{args.weights[0]}: does not say its S: give --scales")
+        scales = [single_scale(known)]
+    recipe = descriptors.Recipe(
+        tuple(scales), args.layer, args.over_scales, not args.no_flips, not args.no_normalise
+    )
+    device = device_of(args)
+    choose_engine(args, device)
+    part = descriptors.images_of(args.images, args.part)
+    workers = args.workers
+    if workers is None:
+        workers = default_workers(part.images, device, on_this_machine())
+    with joined(device) as world:
+        bad = descriptors.describe_files(
+            args.weights,
+            part,
+            recipe,
+            args.out,
+            device=device,
+            workers=workers,
+            world=world,
+            progress=True,
+        )
+        unread = [one for of_rank in world.gathered(bad) for one in of_rank]
+    if is_first():
+        for _, reason in unread[:20]:
+            print(f"left out: {reason}", file=sys.stderr)
+    rest = f"; {len(unread):,} could not be read and have rows of NaN" * bool(unread)
+    say(f"descriptors of {len(part):,} images: {args.out}{rest}")
