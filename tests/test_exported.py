@@ -10,14 +10,18 @@ import pytest
 import vggnet
 
 NAMES = [
+    "LPIPS",
     "NETS",
     "VGG",
     "Config",
     "InputError",
+    "PerceptualLoss",
     "RunError",
+    "StyleLoss",
     "TrainConfig",
     "__version__",
     "account",
+    "activations",
     "build",
     "fast",
     "load",

@@ -16,19 +16,24 @@ if TYPE_CHECKING:
     from vggnet.configs import NETS, Config
     from vggnet.errors import InputError, RunError
     from vggnet.evaluate import posteriors
+    from vggnet.features import LPIPS, PerceptualLoss, StyleLoss, activations
     from vggnet.inference import fast
     from vggnet.model import VGG, build
     from vggnet.recipes import TrainConfig
     from vggnet.weights import load
 
 _HOMES = {
+    "LPIPS": "features",
     "NETS": "configs",
+    "PerceptualLoss": "features",
+    "StyleLoss": "features",
     "VGG": "model",
     "Config": "configs",
     "InputError": "errors",
     "RunError": "errors",
     "TrainConfig": "recipes",
     "account": "accounting",
+    "activations": "features",
     "build": "model",
     "fast": "inference",
     "load": "weights",
@@ -38,14 +43,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "LPIPS",
     "NETS",
     "VGG",
     "Config",
     "InputError",
+    "PerceptualLoss",
     "RunError",
+    "StyleLoss",
     "TrainConfig",
     "__version__",
     "account",
+    "activations",
     "build",
     "fast",
     "load",

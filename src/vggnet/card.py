@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from vggnet import __version__
-from vggnet.configs import Config
+from vggnet.configs import MINIMUM, Config
 from vggnet.errors import InputError
 from vggnet.model import VGG, Provenance
 from vggnet.protocols import Fusion, Protocol, scale_text
@@ -200,9 +200,10 @@ def _images(model: VGG) -> str:
     config = model.config
     order = "RGB, 0–255" if config.in_channels == 3 else f"{config.in_channels} channels, 0–255"
     mean = ", ".join(f"{value:.3f}" for value in model.mean.tolist())
+    smallest = config.crop if config.head else MINIMUM
     return (
         f"## Images\n\n{order}, as uint8 or float, N×{config.in_channels}×H×W with H and W of "
-        f"{config.smallest} or more. The net subtracts its mean ({mean}) itself; do not divide or "
+        f"{smallest} or more. The net subtracts its mean ({mean}) itself; do not divide or "
         "normalise before."
     )
 

@@ -78,12 +78,13 @@ def save(model: VGG, path: str | Path, **provenance: Any) -> None:
     write_tensors(Path(path), model.state_dict(), header)
 
 
-def load(path: str | Path, *, net: str | None = None) -> VGG:
+def load(path: str | Path, *, net: str | None = None, head: bool = True) -> VGG:
     """Reads a net from a weight file, in evaluation mode on the CPU.
 
     Args:
         path: a file that `save` wrote.
         net: refuse the file unless it holds this net.
+        head: without it fc6, fc7 and fc8 are not read, and the net is one without them.
 
     Raises:
         InputError: for a file that is missing, truncated, not safetensors, not ours, of another
@@ -98,12 +99,16 @@ def load(path: str | Path, *, net: str | None = None) -> VGG:
         raise InputError(
             f"{path}: does not hold the net {header.config.net} that its header describes: {wrong}"
         )
+    config = header.config
+    if not head:
+        config = replace(config, head=False)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("fc")}
     if tensors["mean"].tolist() != list(header.mean):
         raise InputError(f"{path}: the header's mean is not the one in the weights")
     with torch.device("meta"):
-        model = VGG(header.config, header.mean)
+        model = VGG(config, header.mean)
     model.load_state_dict(tensors, assign=True)
-    model.provenance = header.provenance
+    model.provenance = header.provenance if head else replace(header.provenance, class_names=None)
     return model.eval()
 
 

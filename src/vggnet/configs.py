@@ -102,6 +102,10 @@ NETS: dict[str, tuple[Stage, Stage, Stage, Stage, Stage]] = {
 TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
 
 FC_CHANNELS = 4096
+HEAD = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8", "scores")
+"""What comes after pool5."""
+MINIMUM = 32
+"""Smallest side in pixels of an image that five poolings leave anything of."""
 _OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout"]
@@ -182,12 +186,6 @@ class Config:
     def title(self) -> str:
         """The net's name in tables and protocols: D, or D-BN where it departs from the paper."""
         return f"{self.net}-BN" if self.batch_norm else self.net
-
-    @property
-    def smallest(self) -> int:
-        """Smallest side in pixels of an image that the net takes: the crop; without the head what
-        five poolings leave a pixel of."""
-        return self.crop if self.head else 32
 
     def check_head(self) -> None:
         """Raises InputError for a net without its classifier."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vggnet import initialize
-from vggnet.configs import Config
+from vggnet.configs import HEAD, MINIMUM, Config
 from vggnet.errors import InputError
 from vggnet.modules import FullyConnected, ReLU, module
 from vggnet.pages import in_large_pages
@@ -110,7 +110,7 @@ class VGG(nn.Module):
         """Named outputs of one forward, which ends at the last of them.
 
         Args:
-            images: as for `forward`.
+            images: as for `forward`; for layers before fc6 of any size from 32 pixels up.
             names: of layers (`conv3_3` before the ReLU, `relu3_3` after it, `pool5`, `fc7`, …);
                 `fc8` is the score map and `scores` its average, `forward`'s result.
 
@@ -118,10 +118,12 @@ class VGG(nn.Module):
             A dict in the order of `names`; each N×C×h×w, `scores` N×K.
 
         Raises:
-            InputError: for a name that the net does not have.
+            InputError: for a name that the net does not have, or images that it does not take.
         """
         names = self.known_layers(names)
-        found = self.run(images, names)
+        if not names:
+            return {}
+        found = self.run(images, tuple(dict.fromkeys(names)))
         return {name: found[name] for name in names}
 
     def known_layers(self, names: Iterable[str]) -> list[str]:
@@ -139,7 +141,7 @@ class VGG(nn.Module):
 
     def run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Named outputs of one forward, which ends at the last of them, and `scores` at its end."""
-        self.check_images(images)
+        self.check_images(images, names)
         x = self.subtract_mean(images)
         kept: dict[str, Tensor] = {}
         own = False  # whether x is the fresh output of a layer that nobody else reads
@@ -158,16 +160,17 @@ class VGG(nn.Module):
         kept["scores"] = x.mean(dim=(2, 3))
         return kept
 
-    def check_images(self, images: Tensor) -> None:
-        """Raises InputError for images that `forward` does not take."""
-        smallest, channels = self.config.smallest, self.config.in_channels
+    def check_images(self, images: Tensor, names: Collection[str] = ("scores",)) -> None:
+        """Raises InputError for images of which the net cannot give these outputs."""
+        head = not set(names).isdisjoint(HEAD)
+        smallest, channels = self.config.crop if head else MINIMUM, self.config.in_channels
         if images.dim() != 4 or images.shape[1] != channels:
             raise InputError(
                 f"images of shape {tuple(images.shape)}: net {self.config.net} takes "
                 f"N×{channels}×H×W" + (" (one image: add a batch dimension)" * (images.dim() == 3))
             )
         if images.shape[2] < smallest or images.shape[3] < smallest:
-            what = "the crop" if self.config.head else "five poolings leave anything of,"
+            what = "the crop" if head else "five poolings leave anything of,"
             raise InputError(
                 f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than {what} "
                 f"{smallest}: rescale them to a smallest side of {smallest} or more"

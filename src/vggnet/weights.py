@@ -27,6 +27,7 @@ def load(
     net: str | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: tuple[str, ...] | None = None,
+    head: bool = True,
 ) -> VGG:
     """Reads a net from a weight file of ours, torchvision, timm, Keras, Caffe or MatConvNet.
 
@@ -42,30 +43,32 @@ def load(
             own software does (`vggnet.formats.foreign.NAMED` has the usual ones).
         class_names: in the order of the scores, where the file does not have them. Nets of 1,000
             classes without names get ImageNet's, in the order of their synsets.
+        head: False leaves fc6, fc7 and fc8 out, 494 of net D's 553 MB. Of safetensors and
+            PyTorch's zip files they are not even read; other files are read whole first.
 
     Returns:
-        In evaluation mode, on the CPU, float32. A file without a classifier gives a net without
-        one (`Config.head`), which refuses to give scores.
+        In evaluation mode, on the CPU, float32. Without a classifier, in the file or by `head`, it
+        refuses to give scores (`Config.head`).
 
     Raises:
         InputError: for a file that is missing, damaged, in another format or of another net;
             it names the file and the first thing wrong.
     """
     path = existing(Path(path))
-    foreign = _foreign(path)
+    foreign = _foreign(path, head)
     if foreign is None:
         if preprocessing is not None or class_names is not None:
             raise InputError(
                 f"{path}: a file of vggnet's, which has its own pre-processing and names"
             )
-        return checkpoint.load(path, net=net)
-    model = assemble(path, foreign, preprocessing=preprocessing, class_names=class_names)
+        return checkpoint.load(path, net=net, head=head)
+    model = assemble(path, foreign, preprocessing=preprocessing, class_names=class_names, head=head)
     if net is not None and model.config.net != net:
         raise InputError(f"{path}: holds net {model.config.net}, not {net}")
     return model
 
 
-def _foreign(path: Path) -> Foreign | None:
+def _foreign(path: Path, head: bool) -> Foreign | None:
     """What is in a file of other software; None for one of ours."""
     try:
         with path.open("rb") as file:
@@ -77,14 +80,14 @@ def _foreign(path: Path) -> Foreign | None:
     if start.startswith(_MATLAB):
         return matconvnet.read(path)
     if start.startswith(_ZIP):
-        return keras.read(path) if _is_keras(path) else _of_torch(path)
+        return keras.read(path) if _is_keras(path) else _of_torch(path, head)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 27:
         tensors, metadata = checkpoint.read_tensors(path)
         if metadata and checkpoint.KEY in metadata:
             return None
         return _named(path, torchfile.plain_names(path, tensors))
     if start.startswith(_PICKLE):
-        return _of_torch(path)
+        return _of_torch(path, head)
     if start.startswith(_CAFFE):
         return caffe.read(path)
     raise InputError(
@@ -93,8 +96,8 @@ def _foreign(path: Path) -> Foreign | None:
     )
 
 
-def _of_torch(path: Path) -> Foreign:
-    return _named(path, torchfile.read_state(path))
+def _of_torch(path: Path, head: bool) -> Foreign:
+    return _named(path, torchfile.read_state(path, lazily=not head))
 
 
 def _named(path: Path, tensors: dict[str, torch.Tensor]) -> Foreign:

@@ -122,6 +122,7 @@ def assemble(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: tuple[str, ...] | None = None,
+    head: bool = True,
 ) -> VGG:
     """The net that a file holds, its pre-processing made part of it: RGB 0–255 in.
 
@@ -131,6 +132,8 @@ def assemble(
         preprocessing: instead of the format's own.
         class_names: in the order of the scores. Without them those of the file; else, of 1,000
             classes, ImageNet's in the order of their synsets, as all these formats have them.
+        head: without it fc6 to fc8 are not looked at, nor is the file's checksum taken, which would
+            read them.
 
     Returns:
         In evaluation mode, float32.
@@ -139,7 +142,9 @@ def assemble(
         InputError: for tensors that are missing, too many, of a wrong shape or type, or not
             finite; for class names that do not fit; or without a pre-processing.
     """
-    tensors = dict(foreign.tensors)
+    tensors = {
+        key: value for key, value in foreign.tensors.items() if head or not key.startswith("fc")
+    }
     for key, value in tensors.items():
         if value.is_floating_point() and value.dtype not in _DTYPES:
             raise InputError(f"{path}: {key} is of {value.dtype}: convert it to float32")
@@ -185,7 +190,8 @@ def assemble(
         raise InputError(f"{path}: its class names are not all different: give others")
     model.provenance = Provenance(
         class_names=names,
-        source=f"{foreign.format}, images {given}, sha256 {checkpoint.sha256(path)}",
+        source=f"{foreign.format}, images {given}, "
+        + (f"sha256 {checkpoint.sha256(path)}" if head else "without its classifier"),
     )
     return model.eval()
 

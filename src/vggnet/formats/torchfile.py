@@ -27,20 +27,27 @@ _NUMBERED = re.compile(r"\d+\.(weight|bias|running_mean|running_var|num_batches_
 _SAVE = "open it where it was made and save the net's state_dict()"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, *, lazily: bool = False) -> dict[str, Tensor]:
     """A state_dict, also one inside a checkpoint of a training script.
 
     Takes the zip files of today and the plain ones from before PyTorch 1.6, in which torchvision's
     VGG weights are.
 
+    Args:
+        path: the file.
+        lazily: map a zip file, so that no tensor is read before its values are; those of before
+            PyTorch 1.6 are read whole all the same.
+
     Raises:
         InputError: for a file that is damaged, holds other objects than tensors, or no tensors.
     """
     try:
-        _check(path)
+        zipped = _check(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            found: Any = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=lazily and zipped
+            )
     except InputError:
         raise
     except picklecheck.ForeignError as error:
@@ -123,8 +130,12 @@ def _is_vgg(found: dict[Any, Any]) -> bool:
     )
 
 
-def _check(path: Path) -> None:
-    """Follows every pickle before PyTorch's reader, which keeps no bounds, gets the file."""
+def _check(path: Path) -> bool:
+    """Follows every pickle before PyTorch's reader, which keeps no bounds, gets the file.
+
+    Returns:
+        Whether it is a zip file.
+    """
     size = path.stat().st_size
 
     def has_room(numel: int) -> bool:
@@ -136,7 +147,7 @@ def _check(path: Path) -> None:
             # As PyTorch finds it: another reader could be led to another member of that name.
             content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
             picklecheck.follow(io.BytesIO(content), has_room)
-            return
+            return True
         file.seek(0)
         magic, _ = picklecheck.follow(file, has_room)
         if magic.value != _MAGIC:
@@ -148,6 +159,7 @@ def _check(path: Path) -> None:
         # Of others the memory would be what happened to be there.
         if not set(used) <= {key.value for key in kept.items}:
             raise picklecheck.PickleError("has tensors without their values")
+    return False
 
 
 def _check_zip(path: Path) -> None:

@@ -49,6 +49,7 @@ def read(path: Path, tensors: dict[str, Tensor]) -> Foreign:
     config = match(path, tensors, "torchvision", _HEAD)
     found = renamed(tensors, config, _HEAD)
     classifier = [value for key, value in found.items() if key.startswith("fc")]
+    classifier.sort(key=Tensor.numel)  # a small one tells as much as fc6's 411 MB
     if classifier and all(
         value.is_floating_point() and value.isnan().all() for value in classifier
     ):

@@ -64,7 +64,7 @@ class Fast:
         return self._compute(images, self._model.known_layers(names))
 
     def _compute(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        self._model.check_images(images)
+        self._model.check_images(images, names)
         if torch.is_grad_enabled() and images.requires_grad:
             raise InputError(
                 "images require a gradient, which fast inference has not: call the model"
