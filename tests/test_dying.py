@@ -205,22 +205,22 @@ def test_stopped_and_called_again_it_ends_as_one_never_stopped(
     """A signal in every seventh step, in the middle of it; and one in validation."""
     module: Any = importlib.import_module("vggnet.train")
     out, steps = tmp_path / "run", 0
-    step = module._Run._step
+    step = module.Step.__call__
     evaluate = module.evaluate
 
-    def signalled(self: Any, batch: Any) -> Any:
+    def signalled(self: Any, batch: Any, counts: list[int]) -> Any:
         nonlocal steps
         steps += 1
         if steps % 7 == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch)
+        return step(self, batch, counts)
 
     def interrupted(*args: Any, **options: Any) -> Any:
         monkeypatch.setattr(module, "evaluate", evaluate)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(module._Run, "_step", signalled)
+    monkeypatch.setattr(module.Step, "__call__", signalled)
     monkeypatch.setattr(module, "evaluate", interrupted)
     stops = 0
     while not (out / "weights.safetensors").exists():
