@@ -34,6 +34,7 @@ from caffe_files import (
     shape,
     varint,
 )
+from memory import PEAK
 from vggnet import VGG, InputError, weights
 from vggnet.formats import caffe
 from vggnet.formats.caffemodel import net_parameter
@@ -589,21 +590,22 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         caffe.read(huge)
 
 
-LOAD = """
-import resource, sys
+LOAD = (
+    PEAK
+    + """
+import sys
 from vggnet import InputError, weights
-def most():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     weights.load(sys.argv[2])
 except InputError:
     pass
-before = most()
+before = peak()
 try:
     weights.load(sys.argv[1])
 except InputError as error:
-    print(most() - before, str(error).removeprefix(sys.argv[1]))
+    print(peak() - before, str(error).removeprefix(sys.argv[1]))
 """
+)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import vggnet
+from memory import PEAK
 from vggnet import InputError, weights
 from vggnet.formats import picklecheck, torchfile, torchvision
 
@@ -135,22 +136,25 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "begun": (BEFORE, "cut off or damaged"),
 }
 
-READER = """
-import json, resource, signal, sys
+READER = (
+    PEAK
+    + """
+import json, signal, sys
 from pathlib import Path
 import vggnet
 callable(vggnet.load)
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     signal.alarm(60)  # ends the process, also inside a function in C
     try:
         vggnet.load(path)
         said = "read"
     except vggnet.InputError as error:
         said = str(error)
-    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    more = peak() - before
     print(json.dumps([path.name, said, more]), flush=True)
 """
+)
 MEGABYTES = 200
 """Above what was in use: a Python object for each step, at most."""
 
