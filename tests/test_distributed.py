@@ -16,7 +16,7 @@ import torch
 
 import vggnet
 from ranks import STEPS
-from vggnet import InputError
+from vggnet import InputError, sharded
 from vggnet.cli import main
 from vggnet.distributed import World
 from vggnet.loading import Batch
@@ -145,6 +145,33 @@ def test_parts_of_a_batch_without_torchrun() -> None:
     for other in moved[1:]:
         for value, expected in zip(other, moved[0], strict=True):
             torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_damaged_states_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state, folder = {"a": torch.arange(1000.0), "b": torch.ones(3)}, tmp_path / "run" / "state-a"
+    sharded.save(folder, state)
+    (file,) = folder.glob("*.safetensors")
+    whole = file.read_bytes()
+
+    def read(**other: torch.Tensor) -> dict[str, torch.Tensor]:
+        room = {name: torch.zeros_like(value) for name, value in state.items()} | other
+        sharded.load(folder, room)
+        return room
+
+    assert all(torch.equal(value, state[name]) for name, value in read().items())
+    for damaged in (b"", whole[:100], whole[:-4], bytes(500)):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"state-a: is damaged .* delete {folder.parent}"):
+            read()
+    file.write_bytes(whole)
+    for other in ({"c": torch.zeros(2)}, {"a": torch.zeros(7)}):
+        with pytest.raises(InputError, match="is damaged or not whole"):
+            read(**other)
+    file.unlink()
+    with pytest.raises(InputError, match="is damaged or not whole"):
+        read()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_cannot_be() -> None:

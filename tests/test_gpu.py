@@ -1,6 +1,8 @@
 """What runs on a GPU, as far as a CPU can tell; the tests at the end need one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ from torch import Tensor
 from reference import randomise
 from vggnet import VGG, Config, InputError, build, gpu_layers
 from vggnet.configs import NETS
-from vggnet.gpu_step import CompiledStep
+from vggnet.gpu_step import CompiledStep, compiled_forward
 from vggnet.inference.gpu import OnGPU
+from vggnet.loading import Batch
 from vggnet.model import empty
+from vggnet.recipes import a_256
+from vggnet.step import Parallel, Step
 
 HALF, FULL = 3e-2, 1e-5
 """Largest difference of scores from float64's over the largest score."""
@@ -353,6 +358,56 @@ def test_without_a_compiler_it_goes_on_as_it_stands() -> None:
         loss, _ = step(*batch)
     assert loss.item() == expected(*batch)[0].item()
     assert step(*batch)[0].item() == expected(*batch)[0].item()  # and says so once
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("name", ["fc8", "pool5"])
+def test_the_compiled_forward_of_shared_steps(name: str) -> None:
+    """Scores or pool5 of whole batches and others, with the gradients of float32's net."""
+    model, same = (net(dropout=0.0).train() for _ in range(2))
+    forward = compiled_forward(model, name, 6, backend="aot_eager")
+    for images, shifts, _ in batches(6, 4):
+        found = forward(images, shifts)
+        expected = same.run(images + shifts, (name,))[name]
+        assert found.dtype == torch.bfloat16
+        given = found.flatten(1).float()
+        assert relative(given.detach(), expected.detach().flatten(1).double()) < HALF
+        of_found, of_expected = (
+            torch.autograd.grad(y.float().square().mean(), m.get_parameter("conv2_1.weight"))[0]
+            for y, m in ((found, model), (expected, same))
+        )
+        assert (of_found - of_expected).norm() < 0.3 * of_expected.norm()
+
+
+def test_a_shared_step_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Any:
+        def fails(*_: object) -> Tensor:
+            raise RuntimeError("there is no compiler")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", broken)
+    forward = compiled_forward(net(), "fc8", 6)
+    images, shifts, _ = next(batches(6))
+    with pytest.warns(UserWarning, match="not compiled: RuntimeError: there is no compiler$"):
+        found = forward(images, shifts)
+    assert torch.equal(forward(images, shifts), found)  # and says so once
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_step_in_parts_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As float32's, within bfloat16's rounding, through the forward that several ranks take."""
+    monkeypatch.setattr("vggnet.step.compiled_forward", partial(compiled_forward, backend="eager"))
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = net(dropout=0.0).train()
+        config = replace(a_256(model.config), batch_size=6, learning_rate=1e-4, precision=precision)
+        step = Step(model, config, parallel=Parallel(accumulate=2))
+        losses[precision] = [
+            step(Batch(*batch), [len(batch[2])])[0].item() for batch in batches(6, 5, 6)
+        ]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_nets_that_cannot_be_trained() -> None:

@@ -126,7 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ranks() -> int:
-    """How many processes torchrun has started, of which this is one; 1 without it."""
+    """How many processes torchrun has started, of which this is one; 1 without it.
+
+    As `distributed` knows it, which imports PyTorch.
+    """
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 

@@ -29,15 +29,15 @@ from vggnet.errors import InputError, RunError
 from vggnet.evaluate import check_scales
 from vggnet.folders import ImageFiles, Tree, images_in
 from vggnet.images import Pixels
+from vggnet.index import PartName, part_of
 from vggnet.inference import engine
 from vggnet.model import VGG
 from vggnet.predictions import pyarrow
 from vggnet.readers import TestImages
 from vggnet.shards import is_sharded
-from vggnet.storage import exists, place_of
+from vggnet.storage import EncodedImages, exists, place_of
 
 Scales = Literal["average", "stack"]
-PartName = Literal["train", "validation", "test"]
 SUFFIXES = (".npy", ".npz", ".parquet")
 CHUNK = 64
 """Images after which what is done is on disk."""
@@ -183,8 +183,7 @@ def images_of(spec: str, part: PartName | None) -> Part:
     data = open_dataset(spec)
     if part is None:
         raise InputError(f"{spec}: give --part train, validation or test")
-    found: Part = getattr(data, part)
-    return found
+    return part_of(data, part)
 
 
 class DescriptorFile:
@@ -353,10 +352,9 @@ def _chunks(
 
 
 def _chosen(images: Sequence[Pixels], indices: NDArray[np.int64]) -> Sequence[Pixels]:
-    if isinstance(images, list):
-        return [images[i] for i in indices.tolist()]
-    subset: Sequence[Pixels] = images.subset(indices)  # type: ignore[attr-defined]
-    return subset
+    if isinstance(images, EncodedImages):
+        return images.subset(indices)
+    return [images[i] for i in indices.tolist()]
 
 
 def _names_digest(part: Part) -> str:

@@ -247,6 +247,9 @@ def measure(
     """
     for model, terms in zip(models, wanted, strict=True):
         check_scales(model.config, [term.Q for term in terms])
+    if isinstance(images, list):  # all of them are there: a wrong one costs no work
+        for i, image in enumerate(images):
+            check_pixels(image, i)
     if world.ranks > 1:
         return _measured_together(
             models, images, wanted, world, workers, on_bad, fast, progress, label
@@ -262,9 +265,6 @@ def measure(
         _Pass(model, list(dict.fromkeys(terms)), len(images), _WAITING_PIXELS // len(models))
         for model, terms in zip(models, wanted, strict=True)
     ]
-    if isinstance(images, list):  # all of them are there: a wrong one costs no work
-        for i, image in enumerate(images):
-            check_pixels(image, i)
     bad: list[int] = []
     scales = sorted({term.Q for terms in wanted for term in terms})
     bar = tqdm(

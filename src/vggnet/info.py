@@ -45,7 +45,7 @@ def side_by_side(accounts: Sequence[Account]) -> str:
     for name in ("pool5", "fc6"):
         rows.append([f"sees at {name}, px", *(str(net.receptive_field(name)) for net in accounts)])
     head = f"Crop {config.crop}, width {config.width:g}, {config.num_classes} classes."
-    return f"{head}\n\n{_align(rows)}"
+    return f"{head}\n\n{align(rows)}"
 
 
 def walk(net: Account, batch: int) -> str:
@@ -73,7 +73,7 @@ def walk(net: Account, batch: int) -> str:
     return (
         f"Net {config.net}: {config.weight_layers} weight layers, crop {config.crop}, width "
         f"{config.width:g}, {config.num_classes} classes. One image; weights without biases.\n\n"
-        f"{_align(rows)}\n\n"
+        f"{align(rows)}\n\n"
         f"Training memory at batch {batch}, float32, GiB: parameters {memory['parameters']}, "
         f"gradients {memory['gradients']}, momentum {memory['momentum']}, kept for the backward "
         f"pass {memory['kept']}, passing gradients {memory['passing']}, "
@@ -113,7 +113,8 @@ def _shape(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

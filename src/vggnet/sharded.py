@@ -7,6 +7,7 @@ tensor in its parts. Nothing is unpickled.
 import warnings
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
@@ -41,12 +42,16 @@ def load(folder: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         InputError: for a folder that is not there, damaged or without one of the tensors.
     """
+    reader = HuggingFaceStorageReader(str(folder))
     try:
+        reader.read_metadata()  # what PyTorch would print a traceback of, and go on
         with warnings.catch_warnings():
             # Of a process that is alone, which is no mistake here.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            reader = HuggingFaceStorageReader(str(folder))
             state_dict_loader.load(tensors, storage_reader=reader)
-    except (CheckpointException, OSError, RuntimeError, AssertionError) as error:
+    except (CheckpointException, SafetensorError, OSError, RuntimeError) as error:
         why = str(error).strip().splitlines()
-        raise InputError(f"{folder}: is damaged ({why[-1] if why else error!r})") from None
+        raise InputError(
+            f"{folder}: is damaged or not whole ({why[-1] if why else error!r}); to start the run "
+            f"anew, delete {folder.parent}"
+        ) from None

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vggnet.datasets import Dataset
+    from vggnet.distributed import World
+    from vggnet.images import Pixels
     from vggnet.index import PartName
     from vggnet.step import Parallel
 
@@ -85,19 +87,23 @@ def readable(
         parts,
         on_bad=args.on_bad_image or "stop",
         listed=folder / "bad-images.jsonl",
-        workers=processors() if args.workers is None else workers_of(args, data, "cpu"),
+        workers=processors()
+        if args.workers is None
+        else workers_of(args, data.train.images, "cpu"),
         progress=is_first(),
         log=lambda line: print(line, file=sys.stderr) if is_first() else None,
     )
 
 
-def workers_of(args: argparse.Namespace, data: "Dataset", device: str, jobs: int = 1) -> int:
+def workers_of(
+    args: argparse.Namespace, images: "Sequence[Pixels]", device: str, jobs: int = 1
+) -> int:
     """How many processes read images; by default what suits the machine."""
     from vggnet.distributed import on_this_machine
     from vggnet.readers import default_workers
 
     if args.workers is None:
-        return default_workers(data.train.images, device, jobs * on_this_machine())
+        return default_workers(images, device, jobs * on_this_machine())
     if args.workers < 0:
         raise InputError(f"workers {args.workers} is not 0 or more")
     workers: int = args.workers
@@ -168,10 +174,13 @@ def parallel_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parallel_of(args: argparse.Namespace) -> "Parallel":
+def parallel_of(args: argparse.Namespace, world: "World") -> "Parallel":
+    """How a step is shared out, if it can be among so many."""
     from vggnet.step import Parallel
 
-    return Parallel(args.fc_parallel, args.accumulate, args.compress)
+    parallel = Parallel(args.fc_parallel, args.accumulate, args.compress)
+    parallel.check(world)
+    return parallel
 
 
 def fast_flag(parser: argparse.ArgumentParser) -> None:

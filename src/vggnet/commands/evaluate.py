@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
             flips=data.flip and not args.no_flips and args.method != "centre-crop",
             device=device,
             cache=args.cache,
-            workers=workers_of(args, data, device),
+            workers=workers_of(args, data.train.images, device),
             on_bad=_say if args.on_bad_image == "skip" else None,
             progress=True,
             world=world,

@@ -11,6 +11,7 @@ from vggnet.commands.arguments import (
     fast_flag,
     numbers,
     say,
+    workers_of,
 )
 from vggnet.errors import InputError
 from vggnet.protocols import single_scale
@@ -64,8 +65,7 @@ def run(args: argparse.Namespace) -> None:
         scales = numbers("scales", args.scales, "whole numbers of pixels, such as 256,384,512")
 
     from vggnet import checkpoint, descriptors
-    from vggnet.distributed import is_first, joined, on_this_machine
-    from vggnet.readers import default_workers
+    from vggnet.distributed import is_first, joined
 
     descriptors.check(args.out)
     if scales is None:
@@ -79,9 +79,7 @@ def run(args: argparse.Namespace) -> None:
     device = device_of(args)
     choose_engine(args, device)
     part = descriptors.images_of(args.images, args.part)
-    workers = args.workers
-    if workers is None:
-        workers = default_workers(part.images, device, on_this_machine())
+    workers = workers_of(args, part.images, device)
     with joined(device) as world:
         bad = descriptors.describe_files(
             args.weights,

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from vggnet.configs import NETS, Config
 from vggnet.errors import InputError
+from vggnet.info import align
 from vggnet.recipes import PAPER_CROP
 from vggnet.scaling import Cluster, Step, modes
 
@@ -109,10 +110,4 @@ def _table(steps: Sequence[Step], seen: int, epochs: int) -> str:
                 f"{_hours(step, seen):.3g}",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return align(rows)

@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
     check_writable(args.out / "results.json")
     whole = opened(args.data)
     with joined(device) as world:
+        parallel = parallel_of(args, world)
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
         results = reproduce(
@@ -95,11 +96,11 @@ def run(args: argparse.Namespace) -> None:
             settings,
             device=device,
             jobs=args.jobs,
-            workers=workers_of(args, data, device, args.jobs),
+            workers=workers_of(args, data.train.images, device, args.jobs),
             on_bad_image=args.on_bad_image or "skip",
             log=log,
             world=world,
-            parallel=parallel_of(args),
+            parallel=parallel,
         )
         if not world.is_first:
             return

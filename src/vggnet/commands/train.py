@@ -29,6 +29,7 @@ from vggnet.recipes import Scale, TrainConfig, a_256, adaptation, as_scale
 if TYPE_CHECKING:
     from vggnet.datasets import Dataset
     from vggnet.distributed import World
+    from vggnet.step import Parallel
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -107,22 +108,28 @@ def run(args: argparse.Namespace) -> None:
     start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
     whole = opened(args.data)
     with joined(device) as world:
+        parallel = parallel_of(args, world)
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
         config = replace(config, model=replace(model, num_classes=len(data.class_names)))
         if start is not None:
             _say_what_is_random(args.init_from, start, config.model)
-        _train(args, config, data, device, world)
+        _train(args, config, data, device, world, parallel)
 
 
 def _train(
-    args: argparse.Namespace, config: TrainConfig, data: "Dataset", device: str, world: "World"
+    args: argparse.Namespace,
+    config: TrainConfig,
+    data: "Dataset",
+    device: str,
+    world: "World",
+    parallel: "Parallel",
 ) -> None:
     from vggnet import checkpoint
     from vggnet.evaluate import evaluate
     from vggnet.train import train
 
-    workers = workers_of(args, data, device)
+    workers = workers_of(args, data.train.images, device)
     weights = train(
         config,
         data,
@@ -133,7 +140,7 @@ def _train(
         workers=workers,
         on_bad_image=args.on_bad_image or "skip",
         world=world,
-        parallel=parallel_of(args),
+        parallel=parallel,
     )
     net = checkpoint.load(weights).to(device)
     result = evaluate(
