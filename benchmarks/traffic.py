@@ -51,7 +51,8 @@ def rank(batch: int, steps: int, fc: int, compress: bool) -> None:
         parallel = Parallel(fc, max(1, share // AT_A_TIME), compress)
         step = Step(vggnet.build("D").train(), config, world, parallel)
         pixels = torch.zeros(share, 3, 224, 224, dtype=torch.uint8)
-        own = Batch(pixels, torch.zeros(share, 3, 1, 1), torch.zeros(share, dtype=torch.int64))
+        labels = torch.zeros(share, dtype=torch.int64)
+        own = Batch(pixels, torch.zeros(share, 3, 1, 1), labels, torch.empty(share, 0))
         before = after = 0
         seconds = 0.0
         for i in range(_WARM_UP + steps):

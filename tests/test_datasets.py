@@ -226,7 +226,7 @@ def test_random_crops_reach_every_place_equally() -> None:
 def test_random_flips_mirror_left_and_right() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     rng = np.random.default_rng(0)
-    views = [random_flip(torch.from_numpy(image), rng).numpy() for _ in range(1000)]
+    views = [random_flip(torch.from_numpy(image), rng)[0].numpy() for _ in range(1000)]
     kept = sum((view == image).all() for view in views)
     mirrored = sum((view == image[:, ::-1]).all() for view in views)
     assert kept + mirrored == 1000

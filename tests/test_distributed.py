@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_parts_of_a_batch_without_torchrun() -> None:
     """Gradient accumulation is the batch's own gradient, also of parts of different sizes."""
     config = a_256(vggnet.Config("A", num_classes=10, crop=32, width=0.0625, dropout=0.0))
     pixels = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    batch = Batch(pixels, torch.zeros(7, 3, 1, 1), torch.arange(7))
+    batch = Batch(pixels, torch.zeros(7, 3, 1, 1), torch.arange(7), torch.empty(7, 0))
     moved = []
     for parts in (1, 3, 9):  # more than there are images
         model = vggnet.build("A", num_classes=10, crop=32, width=0.0625, dropout=0.0).train()

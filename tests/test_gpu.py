@@ -404,7 +404,8 @@ def test_a_step_in_parts_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         config = replace(a_256(model.config), batch_size=6, learning_rate=1e-4, precision=precision)
         step = Step(model, config, parallel=Parallel(accumulate=2))
         losses[precision] = [
-            step(Batch(*batch), [len(batch[2])])[0].item() for batch in batches(6, 5, 6)
+            step(Batch(*batch, torch.empty(0, 0)), [len(batch[2])])[0].item()
+            for batch in batches(6, 5, 6)
         ]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]

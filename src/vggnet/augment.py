@@ -46,7 +46,7 @@ def random_window(height: int, width: int, side: int, rng: np.random.Generator) 
     return top, left, side, side
 
 
-def random_flip(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """The image, H×W×3, or its mirror image, left to right, with equal chance."""
+def random_flip(image: Tensor, rng: np.random.Generator) -> tuple[Tensor, bool]:
+    """The image, H×W×3, or its mirror image, left to right, with equal chance; and which it is."""
     # PyTorch's flip is vectorised: a sixteenth of what a copy of NumPy's reversed view takes.
-    return image.flip(1) if rng.integers(2) else image
+    return (image.flip(1), True) if rng.integers(2) else (image, False)

@@ -6,7 +6,7 @@ Nothing here imports PyTorch: `vggnet info` and the accounting read the same dat
 from dataclasses import dataclass
 from difflib import get_close_matches
 from operator import index
-from typing import Literal
+from typing import Literal, get_args
 
 from vggnet.errors import InputError
 
@@ -108,6 +108,8 @@ MINIMUM = 32
 """Smallest side in pixels of an image that five poolings leave anything of."""
 _OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
+Boxes = Literal["scr", "pcr"]
+"""A box for all classes (single-class regression), or one for each (per-class regression)."""
 Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout"]
 
 
@@ -134,7 +136,7 @@ class Config:
     net: str
     """A, A-LRN, B, C, D, E (Table 1) or B-5x5 (§4.1)."""
     num_classes: int = 1000
-    """Number of classes: the channels of fc8."""
+    """Number of classes: the channels of fc8, unless it gives boxes."""
     in_channels: int = 3
     """Channels of the image; 3 is RGB."""
     crop: int = 224
@@ -150,6 +152,9 @@ class Config:
     head: bool = True
     """Whether fc6, fc7 and fc8 follow pool5. Without them the net gives activations, no scores:
     what files of weights without a classifier hold."""
+    boxes: Boxes | None = None
+    """Appendix A: fc8 gives no class scores but a box, four numbers: scr, one for all classes; pcr,
+    one for each class."""
 
     def __post_init__(self) -> None:
         if self.net not in NETS:
@@ -176,6 +181,8 @@ class Config:
             raise InputError(f"head {self.head!r} is neither True nor False")
         if self.lrn not in ("krizhevsky", "caffe"):
             raise InputError(f"lrn {self.lrn!r} is not known: take 'krizhevsky' or 'caffe'")
+        if self.boxes not in (None, *get_args(Boxes)):
+            raise InputError(f"boxes {self.boxes!r} is not known: take scr, pcr or None")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -187,12 +194,28 @@ class Config:
         """The net's name in tables and protocols: D, or D-BN where it departs from the paper."""
         return f"{self.net}-BN" if self.batch_norm else self.net
 
+    @property
+    def outputs(self) -> int:
+        """Channels of fc8."""
+        if self.boxes is None:
+            return self.num_classes
+        return 4 if self.boxes == "scr" else 4 * self.num_classes
+
     def check_head(self) -> None:
         """Raises InputError for a net without its classifier."""
         if not self.head:
             raise InputError(
                 f"net {self.title} is without its classifier (fc6, fc7 and fc8): it gives "
                 "activations and no scores; fine-tune it, or take weights with a classifier"
+            )
+
+    def check_classes(self) -> None:
+        """Raises InputError for a net that gives no class scores."""
+        self.check_head()
+        if self.boxes is not None:
+            raise InputError(
+                f"net {self.title} gives boxes ({self.boxes}), no classes: it is for vggnet "
+                "localize; take weights of a classifier"
             )
 
     @property
@@ -240,7 +263,7 @@ class Config:
         add("fc7", "fc", self.channels(FC_CHANNELS))
         add("relu7", "relu")
         add("drop7", "dropout")
-        add("fc8", "fc", self.num_classes)
+        add("fc8", "fc", self.outputs)
         return tuple(layers)
 
 

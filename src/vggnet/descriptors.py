@@ -33,7 +33,7 @@ from vggnet.index import PartName, part_of
 from vggnet.inference import engine
 from vggnet.model import VGG
 from vggnet.predictions import pyarrow
-from vggnet.readers import TestImages
+from vggnet.readers import TestImages, Views
 from vggnet.shards import is_sharded
 from vggnet.storage import EncodedImages, exists, place_of
 
@@ -116,7 +116,7 @@ class _Net:
 
 
 def _described(
-    nets: Sequence[_Net], chunk: list[list[Pixels] | InputError], recipe: Recipe
+    nets: Sequence[_Net], chunk: list[Views | InputError], recipe: Recipe
 ) -> Iterator[NDArray[np.float32] | InputError]:
     widths = [net.width for net in nets]
     found = torch.zeros(len(chunk), len(recipe.scales), sum(widths))
@@ -143,7 +143,7 @@ def _described(
         yield views if isinstance(views, InputError) else _combined(of_scales, widths, recipe)
 
 
-def _view(chunk: list[list[Pixels] | InputError], place: tuple[int, int]) -> Pixels:
+def _view(chunk: list[Views | InputError], place: tuple[int, int]) -> Pixels:
     views = chunk[place[0]]
     assert not isinstance(views, InputError)
     return views[place[1]]

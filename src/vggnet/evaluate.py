@@ -246,6 +246,7 @@ def measure(
         RunError: when a net gives scores that are not finite, or a worker dies.
     """
     for model, terms in zip(models, wanted, strict=True):
+        model.config.check_classes()
         check_scales(model.config, [term.Q for term in terms])
     if isinstance(images, list):  # all of them are there: a wrong one costs no work
         for i, image in enumerate(images):
@@ -285,10 +286,10 @@ def measure(
                     raise views
                 on_bad(i, str(views))
                 bad.append(i)
-                views = []
-            for scale, view in zip(scales, views, strict=False):
-                for one in passes:
-                    one.take(i, scale, view)
+            else:
+                for scale, view in zip(scales, views, strict=True):
+                    for one in passes:
+                        one.take(i, scale, view)
             bar.update(len(scales))
         return [one.finish(bad) for one in passes]
 

@@ -316,7 +316,6 @@ def _without(data: Dataset, name: PartName, bad: list[int]) -> Dataset:
             f"{data.name}: of class {data.class_names[lost[0]]!r} no training image can be read: "
             "copy them again, or move the class away"
         )
-    images = part.images.subset(kept)
-    rest = Part(images, part.labels[kept], images.names, part.left_out + len(bad))
+    rest = replace(part.subset(kept), left_out=part.left_out + len(bad))
     note = "; ".join(filter(None, (data.note, _left_out(name, len(bad), len(part)))))
     return replace(data, **{name: rest, "note": note})  # type: ignore[arg-type]

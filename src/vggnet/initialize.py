@@ -99,7 +99,7 @@ def whole_(model: "VGG", source: "VGG") -> None:
     """Copies every layer of the same net, as for S = 384 from S = 256 (§3.1).
 
     From a source without its classifier, only the convolutions; fc6 to fc8 keep what they have.
-    From one with other classes, all but fc8.
+    From one with other classes, or of another kind of output, all but fc8.
 
     Raises:
         InputError: when the nets differ.
@@ -119,7 +119,8 @@ def _without(model: "VGG", source: "VGG") -> tuple[str, ...]:
     """What cannot be copied: fc8 of other classes, or all three where the source has none."""
     if not source.config.head:
         return "fc6", "fc7", "fc8"
-    return ("fc8",) * (source.config.num_classes != model.config.num_classes)
+    old, new = source.config, model.config
+    return ("fc8",) * ((old.num_classes, old.boxes) != (new.num_classes, new.boxes))
 
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:

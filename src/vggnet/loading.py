@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vggnet.augment import ColourPCA, jittered_side, random_flip, random_window
-from vggnet.datasets import Dataset
+from vggnet.boxes import in_window, mirrored
+from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
 from vggnet.images import EncodedImage, Pixels, rescale, scaled_size
 from vggnet.readers import parallel, read_ahead, watched
@@ -27,6 +28,7 @@ _AHEAD = 2
 """Batches that are requested of each worker before they are needed."""
 
 Index = NDArray[np.int64]
+_NOWHERE = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,24 @@ class Batch:
     """N×3×1×1, float32, in units of 0–255."""
     labels: Tensor
     """N, int64."""
+    boxes: Tensor
+    """N×4, float32: where the object is in the crop, as `boxes.in_window` has it; N×0 where the
+    data set does not know."""
     bad: tuple[tuple[int, str], ...] = ()
     """The images that should be here and could not be read: their indices, and why."""
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU reads by itself, while the program goes on."""
-        images, shifts, labels = (x.pin_memory() for x in (self.images, self.shifts, self.labels))
-        return replace(self, images=images, shifts=shifts, labels=labels)
+        return self._each(lambda x: x.pin_memory())
 
     def to(self, device: torch.device) -> "Batch":
         """On a device, without waiting for it."""
-        images, shifts, labels = (
-            x.to(device, non_blocking=True) for x in (self.images, self.shifts, self.labels)
-        )
-        return replace(self, images=images, shifts=shifts, labels=labels)
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = self.images, self.shifts, self.labels, self.boxes
+        images, shifts, labels, boxes = map(change, tensors)
+        return Batch(images, shifts, labels, boxes, self.bad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class _Written:
 
     shifts: NDArray[np.float32]
     labels: Index
+    boxes: NDArray[np.float32]
     bad: tuple[tuple[int, str], ...]
 
 
@@ -143,8 +150,7 @@ class TrainingImages:
         count = _AHEAD * workers + 2
         self._slots = _Slots(count, -(-batch_size // ranks), crop) if workers else None
         self._views = _Views(
-            images, data.train.labels, data.colour_pca, S, crop, flip, colour_shift, seed,
-            self._slots,
+            images, data.train, data.colour_pca, S, crop, flip, colour_shift, seed, self._slots,
         )  # fmt: skip
         self._sampler = _Sampler(images, batch_size, seed, rank, ranks)
         self._loader: DataLoader[tuple[int, _Written]] | None = None
@@ -208,6 +214,7 @@ class TrainingImages:
             images=torch.from_numpy(crops[: len(written.labels)]).permute(0, 3, 1, 2),
             shifts=torch.from_numpy(written.shifts)[:, :, None, None],
             labels=torch.from_numpy(written.labels),
+            boxes=torch.from_numpy(written.boxes),
             bad=written.bad,
         )
         return batch.pin_memory() if self.pin else batch
@@ -263,7 +270,7 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
     def __init__(
         self,
         images: Sequence[Pixels],
-        labels: Index,
+        part: Part,
         pca: ColourPCA,
         S: Scale,  # noqa: N803
         crop: int,
@@ -272,7 +279,10 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
         seed: int,
         slots: _Slots | None,
     ) -> None:
-        self.images, self.labels, self.pca, self.S, self.crop = images, labels, pca, S, crop
+        self.images, self.pca, self.S, self.crop = images, pca, S, crop
+        self.labels, self.boxes = part.labels, part.boxes
+        # Of the whole images, since those in memory may be kept rescaled.
+        self.shapes = [image.shape[:2] for image in part.images] if _in_memory(part) else []
         self.flip, self.colour_shift, self.seed, self.slots = flip, colour_shift, seed, slots
 
     def __getitem__(self, request: _Request) -> tuple[int, _Written]:
@@ -284,22 +294,26 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
         contents: Sequence[bytes | InputError | None]
         contents = request.contents or [None] * len(request.indices)
         shifts: list[NDArray[np.float32]] = []
+        boxes: list[NDArray[np.float32]] = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         for index, content in zip(request.indices.tolist(), contents, strict=True):
             try:
-                crops[len(good)], shift = self._view(index, request.epoch, content)
+                crops[len(good)], shift, box = self._view(index, request.epoch, content)
             except InputError as error:
                 bad.append((index, str(error)))
             else:
                 shifts.append(shift)
+                boxes.append(box)
                 good.append(index)
         shifted = np.array(shifts, np.float32).reshape(-1, 3)
-        return _Written(shifted, self.labels[good], tuple(bad))
+        located = np.array(boxes, np.float32).reshape(len(good), -1 if good else 0)
+        return _Written(shifted, self.labels[good], located, tuple(bad))
 
     def _view(
         self, index: int, epoch: int, content: bytes | InputError | None
-    ) -> tuple[Pixels, NDArray[np.float32]]:
+    ) -> tuple[Pixels, NDArray[np.float32], NDArray[np.float32]]:
+        """The crop, its shift, and where the object is in it."""
         rng = _rng(self.seed, epoch, index + 1)
         side = self.S if isinstance(self.S, int) else jittered_side(self.S, rng)
         images = self.images
@@ -311,17 +325,31 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
                 if content is None
                 else EncodedImage(content, images.where(index))
             )
-            window = random_window(*scaled_size(*opened.shape, side), self.crop, rng)
+            shape = opened.shape
+            scaled = scaled_size(*shape, side)
+            window = random_window(*scaled, self.crop, rng)
             view = opened.window(side, window)
         else:
             # Nothing to do for an image that was kept in this size.
             whole = rescale(images[index], side)
-            top, left, height, width = random_window(whole.shape[0], whole.shape[1], self.crop, rng)
+            shape, scaled = self.shapes[index], whole.shape[:2]
+            window = top, left, height, width = random_window(*scaled, self.crop, rng)
             view = whole[top : top + height, left : left + width]
-        image = torch.from_numpy(np.require(view, requirements="W"))
+        image, flipped = torch.from_numpy(np.require(view, requirements="W")), False
         if self.flip:
-            image = random_flip(image, rng)
-        return image.numpy(), self.pca.shift(rng, self.colour_shift)
+            image, flipped = random_flip(image, rng)
+        view, shift = image.numpy(), self.pca.shift(rng, self.colour_shift)
+        if self.boxes is None:
+            return view, shift, _NOWHERE
+        boxes = self.boxes[index]
+        # One instance, where there are several; drawn last, so that all else is as without boxes.
+        box = boxes[rng.integers(len(boxes)) if len(boxes) > 1 else 0]
+        numbers = in_window(box, shape, scaled, window)
+        return view, shift, mirrored(numbers) if flipped else numbers
+
+
+def _in_memory(part: Part) -> bool:
+    return not isinstance(part.images, EncodedImages)
 
 
 def _rng(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:

@@ -215,7 +215,7 @@ def pyarrow(path: Path) -> tuple[Any, Any]:
 
 def _check_classes(path: Path, header: checkpoint.Header, data: Dataset) -> None:
     try:
-        header.config.check_head()
+        header.config.check_classes()
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     names, classes = header.provenance.class_names, header.config.num_classes

@@ -22,6 +22,7 @@ from vggnet.images import Pixels, rescale
 from vggnet.stopping import check, end_with_parent
 from vggnet.storage import EncodedImages
 
+_Sizes = tuple[tuple[int, int], list[tuple[int, ...]]]
 _MOST_WORKERS = 16
 _CHUNK = 8
 """Images for testing that a worker hands over together: each time takes half a millisecond."""
@@ -51,6 +52,15 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+class Views(list[Pixels]):
+    """An image, rescaled to each Q."""
+
+    def __init__(self, views: Iterable[Pixels], shape: tuple[int, int]) -> None:
+        super().__init__(views)
+        self.shape = shape
+        """Height and width of the whole image in pixels."""
+
+
 class TestImages:
     """Images for testing, in their order, each rescaled to every Q.
 
@@ -65,7 +75,7 @@ class TestImages:
     def __init__(self, images: Sequence[Pixels], scales: Sequence[int], workers: int = 0) -> None:
         self.images, self.scales, self.workers = images, list(scales), workers
 
-    def __iter__(self) -> "Iterator[list[Pixels] | InputError]":
+    def __iter__(self) -> "Iterator[Views | InputError]":
         """For each image a view a scale, or why it cannot be read.
 
         Raises:
@@ -77,43 +87,47 @@ class TestImages:
         chunks = parallel(_Rescaled(self), range(0, len(self.images), _CHUNK), self.workers)
         for pixels, found in watched(chunks, self.workers):
             start = 0
-            for shapes in found:
-                if isinstance(shapes, InputError):
-                    yield shapes
+            for sizes in found:
+                if isinstance(sizes, InputError):
+                    yield sizes
                     continue
-                views = []
+                whole, shapes = sizes
+                views = Views([], whole)
                 for shape in shapes:
                     end = start + math.prod(shape)
                     views.append(pixels.numpy()[start:end].reshape(shape))
                     start = end
                 yield views
 
-    def _views(self, i: int) -> "list[Pixels] | InputError":
+    def _views(self, i: int) -> "Views | InputError":
         try:
             if isinstance(self.images, EncodedImages):
                 opened = self.images.open(i)
-                return [opened.rescaled(scale) for scale in self.scales]
+                return Views([opened.rescaled(scale) for scale in self.scales], opened.shape)
             image = self.images[i]
         except InputError as error:
             return error
         check_pixels(image, i)
-        return [rescale(image, scale) for scale in self.scales]
+        height, width = image.shape[:2]
+        return Views([rescale(image, scale) for scale in self.scales], (height, width))
 
 
 class _Rescaled(torch.utils.data.Dataset[Any]):
     """`TestImages` for workers: all pixels of some images as one tensor, which travels in shared
-    memory, and for each image its views' shapes, or why it cannot be read."""
+    memory, and for each image its size and its views' shapes, or why it cannot be read."""
 
     def __init__(self, test: TestImages) -> None:
         self.test = test
 
-    def __getitem__(self, start: int) -> tuple[Tensor, list[list[tuple[int, ...]] | InputError]]:
+    def __getitem__(self, start: int) -> tuple[Tensor, list[_Sizes | InputError]]:
         stop = min(start + _CHUNK, len(self.test.images))
         found = [self.test._views(i) for i in range(start, stop)]
         flat = [v.ravel() for views in found if not isinstance(views, InputError) for v in views]
         pixels = np.concatenate(flat) if flat else np.empty(0, np.uint8)
         return torch.from_numpy(pixels), [
-            views if isinstance(views, InputError) else [view.shape for view in views]
+            views
+            if isinstance(views, InputError)
+            else (views.shape, [view.shape for view in views])
             for views in found
         ]
 

@@ -44,6 +44,9 @@ def write(path: Path, data: Dataset) -> None:
         columns[f"{name}_labels"] = part.labels
         columns[f"{name}_identity"] = np.array(part.identity)
         columns[f"{name}_left_out"] = np.array(part.left_out)
+        if part.boxes is not None:
+            columns[f"{name}_boxes"] = np.concatenate(part.boxes)
+            columns[f"{name}_instances"] = np.array([len(boxes) for boxes in part.boxes])
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -68,7 +71,11 @@ def restored(path: Path | None, data: Dataset) -> Dataset:
             for name in _PARTS if isinstance(images, ImageFiles) else ():
                 names = Names.of(kept[f"{name}_names"].tobytes().decode().split("\0"))
                 labels, left_out = kept[f"{name}_labels"], int(kept[f"{name}_left_out"])
-                part = Part(ImageFiles(images.root, names), labels, names, left_out)
+                boxes = None
+                if f"{name}_boxes" in kept:
+                    ends = np.cumsum(kept[f"{name}_instances"])
+                    boxes = np.split(kept[f"{name}_boxes"], ends[:-1])
+                part = Part(ImageFiles(images.root, names), labels, names, left_out, boxes)
                 part.__dict__["identity"] = str(kept[f"{name}_identity"])
                 parts[name] = part
             r, g, b = kept["mean"].tolist()

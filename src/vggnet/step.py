@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vggnet import gpu_layers
+from vggnet.boxes import loss as box_loss
 from vggnet.distributed import World, synchronise_batch_norm
 from vggnet.errors import InputError
 from vggnet.gpu_step import CompiledStep, compiled_forward
@@ -108,7 +109,7 @@ class Step:
 
         Returns:
             This rank's summand of the batch's mean loss before the step, and its number of wrong
-            answers; both on the device.
+            answers (of boxes, those with an IoU of 1/2 or less); both on the device.
         """
         if self._compiled is not None:
             return self._compiled(batch.images, batch.shifts, batch.labels)
@@ -122,8 +123,9 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), dtype=torch.float64, device=batch.labels.device)
         wrong = torch.zeros((), dtype=torch.int64, device=batch.labels.device)
-        of_parts = (x.tensor_split(parts) for x in (batch.images, batch.shifts, batch.labels))
-        for i, (images, shifts, labels) in enumerate(zip(*of_parts, strict=True)):
+        tensors = batch.images, batch.shifts, batch.labels, batch.boxes
+        of_parts = (x.tensor_split(parts) for x in tensors)
+        for i, (images, shifts, labels, targets) in enumerate(zip(*of_parts, strict=True)):
             # Gradients are exchanged in the last backward pass, for all parts.
             later = isinstance(self._net, DistributedDataParallel) and i < parts - 1
             with self._net.no_sync() if later else nullcontext():  # type: ignore[attr-defined]
@@ -131,14 +133,19 @@ class Step:
                 if self.head is not None:
                     scores = self.head.scores(scores, rows)
                 wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-                if ranks == parts == 1:
-                    mean = F.cross_entropy(wide, labels)
+                if self.model.config.boxes is not None:
+                    losses, bad = box_loss(wide, labels, targets)
+                    mean = losses.sum() / total
                 else:
-                    mean = F.cross_entropy(wide, labels, reduction="sum") / total
+                    bad = scores.detach().argmax(dim=1) != labels
+                    if ranks == parts == 1:
+                        mean = F.cross_entropy(wide, labels)
+                    else:
+                        mean = F.cross_entropy(wide, labels, reduction="sum") / total
                 # DistributedDataParallel takes the mean over the ranks, which have summands.
                 (mean * ranks if ranks > 1 else mean).backward()  # type: ignore[no-untyped-call]
             loss += mean.detach()
-            wrong += (scores.detach().argmax(dim=1) != labels).sum()
+            wrong += bad.sum()
         if self.head is not None:
             self.head.average_gradients(ranks, compress=self.parallel.compress)
         self.optimizer.step()

@@ -21,12 +21,14 @@ from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
+from vggnet.localize import Located, of_known_class
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
 from vggnet.protocols import single_scale
 from vggnet.readers import DiedError, default_workers
 from vggnet.recipes import Plateau, TrainConfig
 from vggnet.runs import Progress, RunFolder
+from vggnet.scoring import Result
 from vggnet.step import Parallel, Step
 from vggnet.stopping import Stop, Stopped, stoppable
 
@@ -158,6 +160,8 @@ def build_for(config: TrainConfig, data: Dataset, parent: VGG | None) -> VGG:
             f"the net has {config.model.num_classes} classes, {data.name} has {classes}"
         )
     config.model.check_head()
+    if config.model.boxes is not None and None in (data.train.boxes, data.validation.boxes):
+        raise InputError(f"{data.name}: it is not known where the objects are: give their boxes")
     if config.model.in_channels != 3:
         raise InputError(f"{data.name} has RGB images; the net takes {config.model.in_channels}")
     if config.tune == "fc" and (parent is None or parent.config.net != config.model.net):
@@ -377,15 +381,7 @@ class _Run:
             self._save(metrics, bar)
         try:
             with self.stop.at_once() if alone else nullcontext():
-                result = evaluate(
-                    self.learner.whole(),
-                    part,
-                    scales=[single_scale(self.config.S)],
-                    flips=False,
-                    workers=self.workers,
-                    on_bad=partial(self._bad_image, part),
-                    world=self.world,
-                )
+                result = self._validated(part)
         except (Stopped, DiedError, _UnreadableError):
             self._save(metrics, bar)
             raise
@@ -412,6 +408,14 @@ class _Run:
         self._save(metrics, bar)
         log(line)
         return over
+
+    def _validated(self, part: Part) -> Result | Located:
+        model, bad = self.learner.whole(), partial(self._bad_image, part)
+        options: dict[str, Any] = {"workers": self.workers, "on_bad": bad, "world": self.world}
+        scale = single_scale(self.config.S)
+        if self.config.model.boxes is not None:
+            return of_known_class(model, part, scale, **options)
+        return evaluate(model, part, scales=[scale], flips=False, **options)
 
     def _save(self, metrics: Any, bar: Any) -> None:
         self._write_losses(metrics, bar)  # first: a loss that is not finite is not to be saved

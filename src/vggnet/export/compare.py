@@ -21,7 +21,6 @@ from vggnet.model import VGG
 from vggnet.protocols import Protocol
 from vggnet.recipes import in_proportion
 from vggnet.scoring import Result
-from vggnet.storage import EncodedImages
 
 Batch = NDArray[np.uint8]
 """N×C×H×W."""
@@ -185,12 +184,4 @@ def evenly(part: Part, n: int) -> Part:
     total = len(part)
     if n >= total:
         return part
-    chosen = np.arange(n, dtype=np.int64) * total // n
-    images = part.images
-    few: Sequence[Pixels]
-    if isinstance(images, EncodedImages):
-        few = images.subset(chosen)
-    else:
-        few = [images[int(i)] for i in chosen]
-    names = None if part.names is None else [part.names[int(i)] for i in chosen]
-    return Part(few, part.labels[chosen], names)
+    return part.subset(np.arange(n, dtype=np.int64) * total // n)
