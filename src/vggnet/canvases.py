@@ -12,7 +12,7 @@ from vggnet.images import Pixels, decode
 
 HEIGHT, WIDTH = 96, 128
 """Of a canvas, in pixels."""
-SIDES = 24, 72
+SIDES = 32, 80
 """A digit's 8×8 values are scaled to a square between these sides, both in."""
 COPIES = 3
 """Canvases of each digit, each with its own place, size, colour and background."""
@@ -21,8 +21,10 @@ _ZOOM = 1.35
 """A background is a part of a photograph, up to so many canvases wide and high."""
 _INK = 0.5
 """The box is tight around values above this share of the darkest."""
-_CONTRAST = 90
-"""Between the ink's and the background's mean grey, at least."""
+_BRIGHT = 200, 255
+"""Red, green and blue of the ink."""
+_DARKER = 0.5
+"""Backgrounds are dimmed by this, so that the ink is brighter than what is behind it."""
 
 
 def drawn(
@@ -54,17 +56,16 @@ def _canvas(
     top = int(rng.integers(photo.shape[0] - height + 1))
     left = int(rng.integers(photo.shape[1] - width + 1))
     part = Image.fromarray(np.ascontiguousarray(photo[top : top + height, left : left + width]))
-    ground = np.asarray(part.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR), np.float64)
+    ground = (
+        np.asarray(part.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR), np.float64) * _DARKER
+    )
     ground = ground[:, ::-1] if rng.integers(2) else ground
     side = int(rng.integers(*SIDES, endpoint=True))
     scaled = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     ink = np.asarray(scaled, np.float64) / 255
     row, column = (int(rng.integers(free - side + 1)) for free in (HEIGHT, WIDTH))
     place = np.s_[row : row + side, column : column + side]
-    behind = ground[place].mean()
-    colour = rng.uniform(0, 255, 3)
-    while abs(colour.mean() - behind) < _CONTRAST:
-        colour = rng.uniform(0, 255, 3)
+    colour = rng.uniform(*_BRIGHT, 3)
     whole = ground.copy()
     whole[place] += ink[:, :, None] * (colour - ground[place])
     rows, columns = (np.flatnonzero((ink > _INK).any(axis)) for axis in (1, 0))

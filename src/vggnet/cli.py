@@ -22,9 +22,11 @@ from vggnet.commands import (
     export,
     features,
     info,
+    localize,
     plan,
     reproduce,
     train,
+    train_boxes,
     weights,
 )
 from vggnet.errors import InputError, RunError
@@ -48,6 +50,14 @@ COMMANDS = {
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
     "features": Command("descriptors of images (Appendix B)", features.flags, features.run),
+    "train-boxes": Command(
+        "nets that say where the object is; Tables 8 to 10 (Appendix A)",
+        train_boxes.flags,
+        train_boxes.run,
+    ),
+    "localize": Command(
+        "what is in a picture, and where (Appendix A)", localize.flags, localize.run
+    ),
     "weights": Command(
         "known public weights: sources, licences, errors; fetch them", weights.flags, weights.run
     ),
@@ -72,8 +82,10 @@ COMMANDS = {
     ),
 }
 
-TOGETHER = ("train", "evaluate", "features", "reproduce")
+TOGETHER = ("train", "evaluate", "features", "train-boxes", "reproduce")
 """Commands that the processes of a torchrun do together."""
+_RESUME = ("check-data", "features", "train", "train-boxes", "reproduce")
+"""Commands that go on where they stopped."""
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 
 
@@ -102,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _fail(1, error)
     except KeyboardInterrupt as error:
-        resumes = args.command in ("check-data", "features", "train", "reproduce")
+        resumes = args.command in _RESUME
         note = ": the same command goes on where it stopped" * resumes
         number = error.signal if isinstance(error, Stopped) else signal.SIGINT
         what = "terminated" if number == signal.SIGTERM else "interrupted"

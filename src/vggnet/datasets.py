@@ -227,7 +227,7 @@ def digits() -> Dataset:
 def digits_on_photos() -> Dataset:
     """The digits of `digits`, each on three canvases of 96×128 pixels cut from photographs.
 
-    Place, size (24 to 72 pixels), ink and background are drawn by a fixed seed; the digit is whole.
+    Place, size (32 to 80 pixels), ink and background are drawn by a fixed seed; the digit is whole.
     Its box, known for every part, is tight around the ink. Digits are split as in `digits`: 3,000
     canvases are for training, 891 for validation, 1,500 for testing. Backgrounds for training come
     from the left halves of two photographs, the others from the right halves. It is for Appendix A.
@@ -235,14 +235,19 @@ def digits_on_photos() -> Dataset:
     Sources: as `digits`; photographs by danielbuechele and vultilion, CC BY 2.0.
     """
     small = digits()
-    parts = []
-    sides: tuple[Literal["left", "right"], ...] = ("left", "right", "right")
-    for stream, (part, side) in enumerate(
-        zip((small.train, small.validation, small.test), sides, strict=True)
-    ):
-        images, boxes = canvases.drawn(part.images, side, stream)
-        parts.append(Part(images, np.repeat(part.labels, canvases.COPIES), boxes=boxes))
-    return Dataset("digits-on-photos", small.class_names, *parts, flip=False)
+
+    def part(digits: Part, side: Literal["left", "right"], stream: int) -> Part:
+        images, boxes = canvases.drawn(digits.images, side, stream)
+        return Part(images, np.repeat(digits.labels, canvases.COPIES), boxes=boxes)
+
+    return Dataset(
+        name="digits-on-photos",
+        class_names=small.class_names,
+        train=part(small.train, "left", 0),
+        validation=part(small.validation, "right", 1),
+        test=part(small.test, "right", 2),
+        flip=False,
+    )
 
 
 FASHION_MNIST_FOLDER = "/usr/share/datasets/fashion-mnist"
@@ -339,8 +344,8 @@ def open_dataset(spec: str) -> Dataset:
     forget()
     root = place_of(spec)
     known = (
-        "give 'digits', 'digits-on-photos', 'fashion-mnist', 'fashion-mnist:DIR' (the folder of its IDX files), or "
-        "the path or URL of a folder of images by class"
+        "give 'digits', 'digits-on-photos', 'fashion-mnist', 'fashion-mnist:DIR' (the folder of "
+        "its IDX files), or the path or URL of a folder of images by class"
     )
     if not spec or not exists(root):
         if root == Path("imagenet"):

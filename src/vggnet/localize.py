@@ -8,17 +8,15 @@ taken, of all scales and nets; boxes that lie close are merged; the one of the h
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from vggnet.boxes import CORRECT, in_image, iou, merged, of_class
-from vggnet.datasets import Part
+from vggnet.boxes import in_image, merged, of_class
 from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import check_scales
@@ -26,8 +24,7 @@ from vggnet.images import Pixels
 from vggnet.inference import Fast, engine
 from vggnet.model import VGG
 from vggnet.protocols import Term
-from vggnet.readers import TestImages, Views, shard
-from vggnet.scoring import wilson
+from vggnet.readers import TestImages, Views
 
 MERGE = 0.5
 """IoU from which two boxes are merged. The paper gives no number."""
@@ -38,8 +35,6 @@ _BATCH_PIXELS = 8 * 224 * 224
 _CELL = 32
 """Pixels between neighbouring windows."""
 _ALONE = World()
-
-OnBad = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +73,6 @@ class Guess:
     """Left, top, right and bottom in pixels of the whole image."""
     rating: float
     """The classifier's posteriors of this class in the windows whose boxes were merged, added."""
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Errors in percent with 95 % Wilson intervals; an IoU of 1/2 or less is one."""
-
-    n: int
-    top1: float
-    """Of the likeliest class's box; by protocol 1, of the known class's."""
-    top1_interval: tuple[float, float]
-    top5: float | None
-    """Of the best of five guesses, each of another class; None by protocol 1."""
-    top5_interval: tuple[float, float] | None
-    wrong: NDArray[np.bool_]
-    """Of each image that was read: whether its first guess is wrong, and whether all five are: n×2,
-    by protocol 1 n×1."""
-    unread: int = 0
-
-    @classmethod
-    def of(cls, wrong: NDArray[np.float64]) -> "Located":
-        """Args: n×2 or n×1 of 0 and 1, NaN for images that could not be read.
-
-        Raises:
-            InputError: when none could.
-        """
-        read = wrong[~np.isnan(wrong[:, 0])] > 0
-        n = len(read)
-        if not n:
-            raise InputError("no images to evaluate on: there are none, or none that can be read")
-        counts = [int(column.sum()) for column in read.T]
-        errors = [100 * count / n for count in counts] + [None]
-        intervals = [wilson(count, n) for count in counts] + [None]
-        assert errors[0] is not None
-        assert intervals[0] is not None
-        return cls(n, errors[0], intervals[0], errors[1], intervals[1], read, len(wrong) - n)
 
 
 def check_boxes(model: VGG) -> None:
@@ -171,6 +131,7 @@ def localise(
     members: Sequence[Localiser],
     images: Sequence[Pixels],
     *,
+    labels: NDArray[np.int64] | None = None,
     guesses: int = GUESSES,
     merge: float = MERGE,
     flips: bool = True,
@@ -182,6 +143,7 @@ def localise(
         members: nets whose boxes are taken together; the classifiers' posteriors are averaged. On a
             CPU all are computed by `vggnet.fast`.
         images: H×W×3 of uint8, RGB.
+        labels: n, where the classes are known: each image's is its one guess.
         guesses: classes that get a box, 1 or more; fewer where there are not so many.
         merge: IoU from which boxes are merged, above 0 and up to 1.
         flips: whether the classes' posteriors are averaged with those of the mirrored image.
@@ -207,8 +169,10 @@ def localise(
         raise InputError(f"merge {merge} is not an IoU above 0 and up to 1")
     scales = sorted({scale for member in members for scale in member.scales})
     dense = _Dense(members, scales, min(guesses, classes.pop()), merge, flips)
-    for _, chunk in _chunks(images, scales, workers):
-        found = iter(dense([views for views in chunk if isinstance(views, Views)]))
+    for start, chunk in _chunks(images, scales, workers):
+        read = [(start + i, views) for i, views in enumerate(chunk) if isinstance(views, Views)]
+        known = None if labels is None else torch.from_numpy(labels[[i for i, _ in read]])
+        found = iter(dense([views for _, views in read], known))
         yield from (views if isinstance(views, InputError) else next(found) for views in chunk)
 
 
@@ -228,17 +192,18 @@ class _Dense:
         self.terms = [(boxes, net, scales.index(Q)) for boxes, net, own in nets for Q in own]
         self.guesses, self.merge, self.flips = guesses, merge, flips
 
-    def __call__(self, images: list[Views]) -> list[list[Guess]]:
+    def __call__(self, images: list[Views], known: Tensor | None) -> list[list[Guess]]:
         if not images:
             return []
         posteriors, cells = self._classified(images)
-        likeliest = posteriors.topk(self.guesses, dim=1)
+        likeliest = posteriors.topk(self.guesses, dim=1).indices
+        labels = likeliest if known is None else known[:, None]
         boxes: list[list[Tensor]] = [[] for _ in images]
         ratings: list[list[Tensor]] = [[] for _ in images]
         for (net, _, scale), of_term in zip(self.terms, cells, strict=True):
             side = net.config.crop
             for i, numbers in _dense(net, [views[scale] for views in images]):
-                classes = likeliest.indices[i]
+                classes = labels[i]
                 rows, columns = numbers.shape[1:]
                 of_classes = numbers.reshape(-1, 4, rows * columns).mT
                 own = of_classes[classes.clamp(max=len(of_classes) - 1)]
@@ -246,9 +211,10 @@ class _Dense:
                 shape, scaled = images[i].shape, images[i][scale].shape[:2]
                 boxes[i].append(in_image(own, corners, side, shape, scaled))
                 ratings[i].append(of_term[i][classes].flatten(1).double())
+        sure = posteriors.gather(1, labels)
         return [
-            self._guesses(*of_image, torch.cat(boxes[i], 1), torch.cat(ratings[i], 1))
-            for i, of_image in enumerate(zip(*likeliest, strict=True))
+            self._guesses(sure[i], labels[i], torch.cat(boxes[i], 1), torch.cat(ratings[i], 1))
+            for i in range(len(images))
         ]
 
     def _classified(self, images: list[Views]) -> tuple[Tensor, list[list[Tensor]]]:
@@ -279,101 +245,6 @@ class _Dense:
             rating = float(ratings[g, best[g]])
             found.append(Guess(int(label), float(posterior), (x0, y0, x1, y1), rating))
         return found
-
-
-def of_known_class(
-    model: VGG,
-    part: Part,
-    scale: int,
-    *,
-    workers: int = 0,
-    on_bad: OnBad | None = None,
-    world: World = _ALONE,
-) -> Located:
-    """The error of protocol 1; arguments as for `known_class_boxes` and `of_unknown_class`."""
-
-    def found(own: Part) -> Iterator[list[tuple[int, Tensor]] | InputError]:
-        boxes = known_class_boxes(model, own.images, own.labels, scale, workers=workers)
-        for label, box in zip(own.labels.tolist(), boxes, strict=True):
-            yield box if isinstance(box, InputError) else [(label, box)]
-
-    return _located(part, found, 1, on_bad, world, None)
-
-
-def of_unknown_class(
-    members: Sequence[Localiser],
-    part: Part,
-    *,
-    merge: float = MERGE,
-    flips: bool = True,
-    workers: int = 0,
-    on_bad: OnBad | None = None,
-    world: World = _ALONE,
-    progress: str | None = None,
-) -> Located:
-    """The error of protocol 2; a guess is right when class and box are, for any of the instances.
-
-    Args:
-        members, merge, flips, workers: as for `localise`.
-        part: images whose boxes are known.
-        on_bad: gets the index of an image that cannot be read, and why; it is left out. Without it
-            that is an InputError.
-        world: processes that look at the images together, each at its share, and all make this
-            call.
-        progress: what to call a bar on a terminal; None for no bar.
-
-    Raises:
-        InputError: as `localise`, for a part without boxes, or when no image can be read.
-    """
-
-    def found(own: Part) -> Iterator[list[tuple[int, Tensor]] | InputError]:
-        for guesses in localise(members, own.images, merge=merge, flips=flips, workers=workers):
-            if isinstance(guesses, InputError):
-                yield guesses
-            else:
-                yield [(guess.label, torch.tensor(guess.box).double()) for guess in guesses]
-
-    return _located(part, found, 2, on_bad, world, progress)
-
-
-def _located(
-    part: Part,
-    found: Callable[[Part], Iterator[list[tuple[int, Tensor]] | InputError]],
-    columns: int,
-    on_bad: OnBad | None,
-    world: World,
-    progress: str | None,
-) -> Located:
-    if part.boxes is None:
-        raise InputError("it is not known where the objects are: give their boxes")
-    chosen = shard(len(part), world.rank, world.ranks)
-    own = part.subset(chosen)
-    assert own.boxes is not None
-    wrong, bad = np.full((len(part), columns), np.nan), []
-    bar = tqdm(
-        total=len(own), desc=progress, unit="image", leave=False,
-        disable=None if progress and world.is_first else True,
-    )  # fmt: skip
-    with bar:
-        truths = zip(chosen.tolist(), own.labels.tolist(), own.boxes, strict=True)
-        for (i, label, truth), guesses in zip(truths, found(own), strict=True):
-            bar.update()
-            if isinstance(guesses, InputError):
-                if on_bad is None:
-                    raise guesses
-                bad.append((i, str(guesses)))
-                continue
-            right = [
-                known == label and bool((iou(box, torch.from_numpy(truth)) > CORRECT).any())
-                for known, box in guesses
-            ]
-            wrong[i] = (not right[0], not any(right))[:columns]
-    for i, why in sorted(one for of_rank in world.gathered(bad) for one in of_rank):
-        assert on_bad is not None
-        on_bad(i, why)
-    for rank, of_rank in enumerate(world.gathered(wrong)):
-        wrong[rank :: world.ranks] = of_rank[rank :: world.ranks]
-    return Located.of(wrong)
 
 
 def _engine(model: VGG) -> Fast | VGG:

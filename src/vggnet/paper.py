@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vggnet.configs import Boxes
 from vggnet.protocols import Method
 from vggnet.recipes import Scale, Tune
 
@@ -144,3 +145,42 @@ TABLE_7 = (
 
 ABLATION_PERCENT = 7
 """§4.1: by how much B-5x5's top-1 error is above B's on a centre crop, relative to B's."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """Table 8: error of D's boxes on a centre crop at S = Q = 256, the class being known."""
+
+    tune: Tune
+    """fc: the first two FC layers and the last, which is new."""
+    boxes: Boxes
+    error: float
+
+
+TABLE_8 = (BoxRow("fc", "scr", 36.4), BoxRow("fc", "pcr", 34.3), BoxRow("all", "pcr", 33.1))
+
+
+@dataclass(frozen=True, slots=True)
+class DenseBoxes:
+    """Table 9: top-5 localisation error of D's boxes, densely computed; S and Q of each net."""
+
+    S: tuple[int, ...]
+    Q: tuple[tuple[int, ...], ...]
+    val: float
+    test: float | None
+
+
+TABLE_9 = (
+    DenseBoxes((256,), ((256,),), 29.5, None),
+    DenseBoxes((384,), ((384,),), 28.2, 26.7),
+    DenseBoxes((384,), ((352, 384),), 27.5, None),
+    DenseBoxes((256, 384), ((256,), (352, 384)), 26.9, 25.3),
+)
+
+# Table 10: top-5 localisation error of ILSVRC-2014's and older systems, val and test.
+TABLE_10 = (
+    ("VGG", 26.9, 25.3),
+    ("GoogLeNet", None, 26.7),
+    ("OverFeat", 30.0, 29.9),
+    ("Krizhevsky et al.", None, 34.2),
+)

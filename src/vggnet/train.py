@@ -21,7 +21,7 @@ from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
 from vggnet.loading import Batch, TrainingImages
-from vggnet.localize import Located, of_known_class
+from vggnet.located import Located, of_known_class
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
 from vggnet.protocols import single_scale
