@@ -34,8 +34,8 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
         source: a folder of XML files as ImageNet's (those of PASCAL VOC), one an image, of any
             depth; or a CSV file with a line a box and the columns `COLUMNS`; or Kaggle's of
             ImageNet, with `ImageId` and `PredictionString` (synset and four numbers, repeated). A
-            file or line belongs to the image of the same name without its ending; of several such
-            images, to the one in a folder of the same name. Every box counts as one of the image's
+            file or line belongs to the image of the same name without its ending; where several are
+            called so, the names of their folders decide. Every box counts as one of the image's
             class.
 
     Raises:
@@ -43,6 +43,10 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
             be two images', or a part of which no image has a box.
     """
     path = Path(source)
+    if data.train.names is None:
+        raise InputError(
+            f"{data.name}: boxes are for images in files, not for this data set: {path}"
+        )
     if path.is_dir():
         found = _Named(
             (file.relative_to(path).with_suffix(""), file) for file in path.rglob("*.xml")
@@ -66,8 +70,7 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
 def _located(
     part: Part, found: "_Named", read: Callable[[Any], Boxes], what: str, source: Path
 ) -> Part:
-    if part.names is None:
-        raise InputError(f"{what}: boxes are for images in files; {source} is not needed")
+    assert part.names is not None
     boxes: dict[int, Boxes] = {}
     for i, name in enumerate(part.names):
         if (own := found.of(name)) is not None:
@@ -93,16 +96,18 @@ class _Named:
         """None where there is nothing."""
         image = PurePosixPath(name)
         found = self.known.get(image.stem, [])
-        if len(found) > 1:
-            found = [
-                (path, value) for path, value in found if path.parent.name == image.parent.name
-            ]
-        if len(found) > 1:
-            both = " and ".join(str(path) for path, _ in found[:2])
-            raise InputError(
-                f"{name}: {both} could both be its boxes: name their folders as images'"
-            )
-        return found[0][1] if found else None
+        if len(found) < 2:
+            return found[0][1] if found else None
+        # As many folders as it takes to tell them apart, from the innermost outwards.
+        for depth in range(1, len(image.parts)):
+            folders = image.parent.parts[-depth:]
+            found = [one for one in found if one[0].parent.parts[-depth:] == folders]
+            if len(found) < 2:
+                return found[0][1] if found else None
+        both = " and ".join(str(path) for path, _ in found[:2])
+        raise InputError(
+            f"{name}: {both} could both be its boxes: name their folders as the image's"
+        )
 
 
 def _of_xml(path: Path) -> Boxes:
