@@ -18,9 +18,11 @@ of 150 ms, one call untimed, and the median of three timed ones. Milliseconds ar
 medians of the rounds with quartiles in `spread`; a ratio is of each round the other's time over
 vggnet's, median and quartiles (above 1, vggnet is faster); `best_cut` is the cut of the lower
 median. Nothing else should run meanwhile: PyTorch's threads spin while they wait for one that has
-lost its processor, and take 30 times as long. So a turn in which other processes took more than 5 %
-of the processors' time is taken again after a second, for half a minute at most (Linux);
-`disturbed_turns` counts those that stayed so.
+lost its processor, and take 30 times as long. So a turn waits for a pause in which other processes
+took no more than 5 % of the processors' time, and is taken again if they took more meanwhile
+(Linux), both for a minute at most; `disturbed_turns` counts those that were then taken all the
+same. With `--threads 1` nobody waits for anybody: a turn is measured in the process's own time on
+the processor (`clock`), whatever else runs.
 
 `peak_memory_mb` is the largest resident memory (10^6 bytes, Linux' VmHWM) of a process of its own
 that reads the weights from a file and computes one batch of eight at 224:
@@ -33,7 +35,8 @@ that reads the weights from a file and computes one batch of eight at 224:
   (`vgg16(weights=…).features[:16]` takes as much as `hook` at that moment.)
 - `torch`: Python with PyTorch imported, which is in all of them.
 
-    .venv/bin/python benchmarks/features.py [--json] [--out FILE] [--rounds 9] [--quick]
+    .venv/bin/python benchmarks/features.py [--json] [--out FILE] [--rounds 9] [--threads N]
+        [--quick]
 """
 
 import argparse
@@ -70,8 +73,8 @@ BOUND = 1e-5
 """Largest difference of a value from `hook`'s, over its largest."""
 TIMED = 3
 """Calls in a turn."""
-QUIET, PATIENCE = 0.05, 30.0
-"""Share of the processors' time that others may take in a turn; seconds to wait for such a turn."""
+QUIET, PATIENCE = 0.05, 60.0
+"""Share of the processors' time that others may take; seconds to wait for such a turn."""
 
 
 class Plain(nn.Module):
@@ -135,6 +138,12 @@ def busy() -> tuple[float, float]:
     return now, ticks / os.sysconf("SC_CLK_TCK") - own
 
 
+def is_quiet(before: tuple[float, float]) -> bool:
+    """Whether others did little since then; a tick of the system's clock is not yet work."""
+    seconds, others = (now - then for now, then in zip(busy(), before, strict=True))
+    return others <= QUIET * seconds * (os.cpu_count() or 1) + 1 / os.sysconf("SC_CLK_TCK")
+
+
 def speeds(
     width: float, rounds: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, Any], int]:
@@ -162,22 +171,25 @@ def speeds(
         }
 
         def turn(call: Callable[[], Tensor], batch: int = batch) -> float:
+            alone = torch.get_num_threads() == 1
+            clock = time.process_time if alone else time.perf_counter
             end = time.monotonic() + PATIENCE
             while True:
                 before = busy()
                 time.sleep(PAUSE)
+                late = time.monotonic() > end
+                if not (is_quiet(before) or alone or late):
+                    continue
+                before = busy()
                 call()
                 times = []
                 for _ in range(TIMED):
-                    start = time.perf_counter()
+                    start = clock()
                     call()
-                    times.append(time.perf_counter() - start)
-                seconds, others = (now - then for now, then in zip(busy(), before, strict=True))
-                is_quiet = others <= QUIET * seconds * (os.cpu_count() or 1)
-                if is_quiet or time.monotonic() > end:
-                    disturbed.append(not is_quiet)
+                    times.append(clock() - start)
+                if is_quiet(before) or alone or late:
+                    disturbed.append(late)
                     return batch / statistics.median(times)
-                time.sleep(1)
 
         with torch.inference_mode():
             wanted = calls["hook"]()
@@ -270,11 +282,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="of each case; 9 by default")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="write the JSON here")
+    parser.add_argument("--threads", type=int, help="PyTorch's number by default")
     parser.add_argument("--quick", action="store_true", help="narrow, few rounds: does it run?")
     args = parser.parse_args()
     rounds = args.rounds or (2 if args.quick else 9)
     if rounds < 1:
         parser.error(f"--rounds {args.rounds}: take 1 or more")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     width = 1 / 8 if args.quick else 1.0
     load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
     memory = peaks(width)
@@ -296,6 +311,7 @@ def main() -> None:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": "wall" if torch.get_num_threads() > 1 else "processor",
         "load_average_before": load,
         "disturbed_turns": disturbed,
         "date": datetime.now(UTC).date().isoformat(),

@@ -31,6 +31,8 @@ from vggnet.images import decode, rescale
 
 MINIMUM = 32
 """Smallest side in pixels: the net pools five times."""
+KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Of the picture that is written, by its name's ending."""
 
 
 class Best:
@@ -57,8 +59,8 @@ def read(path: Path, size: int) -> Tensor:
 
 def write(picture: Tensor, path: Path) -> None:
     pixels = (picture[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, kind))
+    image, kind = Image.fromarray(pixels), KINDS[path.suffix.lower()]
+    write_atomically(path, lambda temporary: image.save(temporary, kind))
 
 
 def paint(
@@ -104,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
         raise vggnet.InputError(f"--steps {args.steps}: take 1 or more")
     if min(args.content_weight, args.style_weight) < 0:
         raise vggnet.InputError("--content-weight and --style-weight: take 0 or more")
-    if args.out.suffix.lower() not in Image.registered_extensions():
-        raise vggnet.InputError(f"{args.out}: end it in .png or .jpg")
+    if args.out.suffix.lower() not in KINDS:
+        raise vggnet.InputError(f"{args.out}: end it in {', '.join(KINDS)}")
     if args.out.resolve() in (args.content.resolve(), args.style.resolve()):
         raise vggnet.InputError(f"{args.out}: is one of the pictures: choose another name")
     check_writable(args.out)
@@ -127,7 +129,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("content", type=Path, metavar="CONTENT")
     parser.add_argument("style", type=Path, metavar="STYLE")
-    parser.add_argument("out", type=Path, metavar="OUT", help=".png, .jpg, …")
+    parser.add_argument("out", type=Path, metavar="OUT", help=", ".join(KINDS))
     parser.add_argument("--weights", type=Path, required=True, help="of net E, in any format")
     parser.add_argument("--size", type=int, default=256, help="smallest side in pixels")
     parser.add_argument("--steps", type=int, default=200, help="evaluations of the losses")

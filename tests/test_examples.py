@@ -61,7 +61,7 @@ def test_a_picture_is_painted(folder: Path) -> None:
         ("content.png style.jpg x.png --weights none.pth", "none.pth: no such file"),
         ("content.png style.jpg x.png --weights text.safetensors", "not a weight file"),
         ("content.png style.jpg e.safetensors/x.png --weights e.safetensors", "cannot be written"),
-        ("content.png style.jpg x.txt --weights e.safetensors", "end it in .png"),
+        ("content.png style.jpg x.txt --weights e.safetensors", "end it in .png, .jpg"),
         ("content.png style.jpg content.png --weights e.safetensors", "is one of the pictures"),
         ("content.png style.jpg x.png --weights e.safetensors --size 31", "take 32 pixels"),
     ],
