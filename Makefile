@@ -7,7 +7,7 @@ OUT ?= runs/digits
 help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
-	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software"
+	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features"
 	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
@@ -34,6 +34,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/features.py
 
 soak: .venv/installed
 	VGGNET_KILLS=20 VGGNET_FUZZ=100000 $(BIN)/pytest -m soak

@@ -129,6 +129,31 @@ def test_large_maps_go_image_by_image() -> None:
     assert transformed < fast.bytes < transformed + 150e6
 
 
+def test_weights_are_prepared_by_the_first_call_that_needs_them() -> None:
+    model = vggnet.build("D", crop=32, width=0.5, num_classes=5)
+    images = pixels(1, 32, 32)
+    whole, fast = vggnet.fast(model), vggnet.fast(model)
+    assert fast.bytes == 0
+    expected = whole(images)
+    fast.activations(images, ["relu3_3"])
+    # In Winograd's domain 36 values a kernel of 9; conv1_1 is no such layer. To stage 3 and to 5.
+    few = [(32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
+    most = [(128, 256), *[(256, 256)] * 5]
+    missing = whole.bytes - fast.bytes
+    assert missing > 4 * 16 * sum(a * b for a, b in most)  # 2×2 outputs: 16 values a kernel
+    assert fast.bytes > 4 * 36 * sum(a * b for a, b in few)
+    # Two threads that come at the same time get the same scores.
+    found: list[Tensor] = []
+    workers = [threading.Thread(target=lambda: found.append(fast(images))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 2
+    assert all(torch.equal(scores, expected) for scores in found)
+    assert fast.bytes == whole.bytes
+
+
 def test_images_of_every_kind() -> None:
     model = vggnet.build("A", crop=32, width=0.25, num_classes=5)
     fast, images = vggnet.fast(model), pixels(2, 48, 40)

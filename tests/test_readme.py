@@ -1,4 +1,4 @@
-"""The README's commands and code run, and its figures are those of the committed results."""
+"""The README's and the guides' commands and code run, and figures are the committed results'."""
 
 import json
 import re
@@ -21,10 +21,11 @@ from vggnet.report import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+FEATURES = (ROOT / "docs" / "features.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_first_screen_shows_the_two_commands() -> None:
@@ -66,6 +67,56 @@ def test_the_code_runs(number: int, tmp_path: Path) -> None:
     code += "\nassert scores.shape == (2, 10) and score_map.shape == (2, 10, 2, 3)"
     code += "\nassert posteriors.shape == (2, 10)"
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+
+
+def test_the_code_and_commands_about_features_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a net of 1/16 of the width."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.state_dict(vggnet.build("D", crop=32, width=1 / 16)), "vgg16.pth")
+    linear = tmp_path / "lpips" / "weights" / "v0.1"
+    linear.mkdir(parents=True)
+    channels = (4, 8, 16, 32, 32)
+    weights = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
+    torch.save(weights, linear / "vgg.pth")
+    code = "\n".join(blocks("python", FEATURES))
+    code += "\nassert list(found) == ['relu3_3'] and distance(picture, target).shape == (2,)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+
+    images = tmp_path / "path" / "to" / "images"
+    images.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(images / "one.png")
+    lines = [line for block in blocks("console", FEATURES) for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("vggnet")]
+    assert [command[1] for command in commands] == ["convert", "features", "features"]
+    for command in commands:
+        assert main(command[1:]) == 0, command
+    assert np.load("features.npy").shape == (1, 256)
+
+
+def test_the_table_of_layers_is_net_ds() -> None:
+    known = {layer.name: layer for layer in vggnet.account(vggnet.Config("D")).layers}
+    found = re.findall(
+        r"^\| `(\w+)`.* \| (\d+) \| (\d+)×(\d+) \| (\d+) \| (\d+) \|$", FEATURES, re.MULTILINE
+    )
+    assert len(found) == 21  # 13 convolutions, 5 poolings, 3 fully connected layers
+    for name, *numbers in found:
+        channels, height, width, stride, sees = (int(number) for number in numbers)
+        assert known[name].output == (channels, height, width), name
+        assert (known[name].stride, known[name].receptive_field) == (stride, sees), name
+
+
+def test_the_figures_about_features_are_those_of_the_committed_results() -> None:
+    (file,) = (ROOT / "benchmarks" / "results").glob("*-features-cpu.json")
+    found = json.loads(file.read_text())
+    assert file.name in FEATURES
+    for case in ("b1_224", "b8_224", "b1_256", "b8_256"):
+        for way in ("vggnet", "hook", "cut", "cut_channels_last"):
+            assert f" {found[case][way]:.1f} |" in FEATURES, (case, way)
+        for way in ("hook", "best_cut"):
+            assert f" {found['ratios'][case][way]['ratio']:.2f} (" in FEATURES, (case, way)
 
 
 def test_links_lead_somewhere() -> None:

@@ -39,7 +39,8 @@ class OnCPU(Fast):
             + f", fully connected weights in {fc}" * (fc != "float32"),
         )
         self._threads, self._scratch = threads, Scratch()
-        self._blocks = _blocks(model, threads)
+        self._blocks = _blocks(model)
+        self._kernels: dict[str, Winograd | Direct] = {}
         self._head = {
             layer.name: _connected(getattr(model, layer.name), fc)
             for layer in model.config.layers()
@@ -48,12 +49,13 @@ class OnCPU(Fast):
 
     @property
     def bytes(self) -> int:
-        weights = [block.weights for block in self._blocks]
+        # A copy made at once: another thread's call may add to it.
+        weights = [kernel.weights for kernel in list(self._kernels.values())]
         weights += [fc.weights for fc in self._head.values() if fc.weights.dtype != torch.float32]
         return self._scratch.bytes + sum(t.numel() * t.element_size() for t in weights)
 
     def _run(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        if any(block.bn and block.conv in names for block in self._blocks):
+        if any(block.bn and block.conv.name in names for block in self._blocks):
             # Batch normalisation has become part of these layers' weights.
             return Plain(self._model, "")._run(images, names)
         if images.dtype not in (torch.uint8, torch.float32):
@@ -147,13 +149,13 @@ class OnCPU(Fast):
             buffer = "even" if x.data_ptr() != self._scratch.take("even", 1).data_ptr() else "odd"
             return self._scratch.take(buffer, len(x), *sizes[name])
 
-        before = block.bn or block.conv
+        before = (block.bn or block.conv).name
         if before in own:  # somebody wants to see it before the ReLU
             self._convolution(block, x, own[before], relu=False)
             x = own[before]
             y = place(block.relu)
             on.relu(x, y, self._threads)
-        elif block.pool and not block.lrn and block.relu not in own and block.winograd:
+        elif block.pool and not block.lrn and block.relu not in own and block.tile:
             y = place(block.pool)
             self._convolution(block, x, y, pool=True)
             return y
@@ -173,10 +175,21 @@ class OnCPU(Fast):
     def _convolution(
         self, block: "_Block", x: Tensor, out: Tensor, *, relu: bool = True, pool: bool = False
     ) -> None:
-        if block.winograd:
-            block.winograd(x, out, self._scratch, self._threads, relu=relu, pool=pool)
-        elif block.direct:
-            block.direct(x, out, self._threads, relu=relu)
+        kernel = self._kernels.get(block.conv.name)
+        if kernel is None:  # under the lock of the call; a net that ends before never needs it
+            weight, bias = folded(self._model, block.conv, block.bn)
+            if block.tile:
+                kernel = Winograd.of(weight, bias, block.tile, self._threads)
+            else:
+                # The images have no padding of channels.
+                first = block is self._blocks[0]
+                channels = block.conv.in_channels
+                kernel = Direct.of(weight, bias, channels if first else on.padded(channels))
+            self._kernels[block.conv.name] = kernel
+        if isinstance(kernel, Winograd):
+            kernel(x, out, self._scratch, self._threads, relu=relu, pool=pool)
+        else:
+            kernel(x, out, self._threads, relu=relu)
 
     def _normalise(self, block: "_Block", x: Tensor, out: Tensor) -> None:
         assert block.lrn is not None
@@ -234,33 +247,30 @@ class OnCPU(Fast):
 class _Block:
     """A convolution and what follows it up to the next; names are the layers'."""
 
-    winograd: Winograd | None
-    direct: Direct | None
-    channels: int
-    conv: str
-    bn: str | None
+    tile: int | None
+    """Winograd's; None for a convolution as it is written down."""
+    conv: Layer
+    bn: Layer | None
     relu: str
     lrn: Layer | None
     pool: str | None
 
     @property
-    def weights(self) -> Tensor:
-        kernel = self.winograd or self.direct
-        assert kernel is not None
-        return kernel.weights
+    def channels(self) -> int:
+        return self.conv.out_channels
 
     @property
     def names(self) -> set[str]:
-        lrn = self.lrn.name if self.lrn else None
-        return {name for name in (self.conv, self.bn, self.relu, lrn, self.pool) if name}
+        layers = {layer.name for layer in (self.conv, self.bn, self.lrn) if layer}
+        return layers | {name for name in (self.relu, self.pool) if name}
 
     @property
     def output(self) -> str:
         return self.pool or (self.lrn.name if self.lrn else self.relu)
 
 
-def _blocks(model: VGG, threads: int) -> list[_Block]:
-    """The net up to pool5; batch normalisation becomes part of the weights before it."""
+def _blocks(model: VGG) -> list[_Block]:
+    """The net up to pool5."""
     blocks: list[_Block] = []
     layers = list(takewhile(lambda layer: layer.kind != "fc", model.config.layers()))
     starts = [i for i, layer in enumerate(layers) if layer.kind == "conv"]
@@ -268,22 +278,11 @@ def _blocks(model: VGG, threads: int) -> list[_Block]:
     for start, end in zip(starts, [*starts[1:], len(layers)], strict=True):
         conv, *rest = layers[start:end]
         of = {layer.kind: layer for layer in rest}
-        weight, bias = folded(model, conv, of.get("bn"))
-        direct = winograd = None
-        if not blocks:
-            direct = Direct.of(weight, bias, conv.in_channels)
-        elif conv.kernel == 1:
-            direct = Direct.of(weight, bias, on.padded(conv.in_channels))
-        else:
-            tile = on.tile_for(conv.kernel, side)
-            winograd = Winograd.of(weight, bias, tile, threads)
         blocks.append(
             _Block(
-                winograd,
-                direct,
-                conv.out_channels,
-                conv.name,
-                of["bn"].name if "bn" in of else None,
+                on.tile_for(conv.kernel, side) if blocks and conv.kernel > 1 else None,
+                conv,
+                of.get("bn"),
                 of["relu"].name,
                 of.get("lrn"),
                 of["pool"].name if "pool" in of else None,
@@ -294,6 +293,7 @@ def _blocks(model: VGG, threads: int) -> list[_Block]:
 
 
 def folded(model: VGG, conv: Layer, bn: Layer | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution, of which the batch normalisation after it is a part."""
     module = getattr(model, conv.name)
     assert isinstance(module, nn.Conv2d)
     assert module.bias is not None
