@@ -25,6 +25,7 @@ from vggnet.commands import (
     plan,
     reproduce,
     train,
+    transfer,
     weights,
 )
 from vggnet.errors import InputError, RunError
@@ -48,6 +49,11 @@ COMMANDS = {
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
     "features": Command("descriptors of images (Appendix B)", features.flags, features.run),
+    "transfer": Command(
+        "a linear SVM on descriptors, beside raw pixels and the paper's Table 11 (Appendix B)",
+        transfer.flags,
+        transfer.run,
+    ),
     "weights": Command(
         "known public weights: sources, licences, errors; fetch them", weights.flags, weights.run
     ),
@@ -102,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _fail(1, error)
     except KeyboardInterrupt as error:
-        resumes = args.command in ("check-data", "features", "train", "reproduce")
+        resumes = args.command in ("check-data", "features", "train", "transfer", "reproduce")
         note = ": the same command goes on where it stopped" * resumes
         number = error.signal if isinstance(error, Stopped) else signal.SIGINT
         what = "terminated" if number == signal.SIGTERM else "interrupted"
