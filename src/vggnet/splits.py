@@ -41,8 +41,13 @@ class Splits:
             )
 
 
-CALTECH_101 = Splits(30, 50, 3)
-CALTECH_256 = Splits(60, None, 3)
+DRAWS: dict[Kind, Splits] = {
+    "own": Splits(),
+    "voc": Splits(),
+    "caltech-101": Splits(30, 50, 3),
+    "caltech-256": Splits(60, None, 3),
+}
+"""The protocols' (Appendix B)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,12 @@ class Task:
     """Whether an image's mirror image is an image of its class."""
     rule: Rule | None = None
     """Of the average precision that is reported; None: the mean class recall is."""
-    drawn: Splits | None = None
-    """How the splits were; None where the data set brings its own."""
+    draw: Splits = DRAWS["own"]
+    """How the splits were drawn."""
 
     def used(self) -> "Task":
         """The same task without the images that are in none of its splits."""
-        chosen = np.unique(np.concatenate([[*s.train, *s.test] for s in self.splits]))
+        chosen = np.unique(np.concatenate([x for s in self.splits for x in (s.train, s.test)]))
         parts, start = {}, 0
         for name, part in self.parts.items():
             own = chosen[(chosen >= start) & (chosen < start + len(part))] - start

@@ -113,7 +113,7 @@ def choose(
     labels: Labels,
     grid: Sequence[float],
     measure: Callable[[Scores, Labels], float],
-    seed: int,
+    seed: Sequence[int],
     step: Step = int,
 ) -> Choice:
     """The C of the grid with the highest measure on a fifth of the images; of equals the smallest.
@@ -122,7 +122,7 @@ def choose(
         rows, labels, step: as for `fit`.
         grid: values of C.
         measure: of the scores and labels of the images held out.
-        seed: of the draw.
+        seed: one or several numbers.
     """
     kept, held = hold_out(labels, seed)
     found, converged = [], True
@@ -133,14 +133,14 @@ def choose(
     return Choice(sorted(grid)[int(np.nanargmax(found))], found, converged)
 
 
-def hold_out(labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def hold_out(labels: Labels, seed: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draws a fifth of the images of each class, one at least of a class of two or more.
 
     An image of several classes counts as one of the rarest of them, one of none as of its own kind.
 
     Args:
         labels: n×K.
-        seed: one seed gives one draw.
+        seed: one or several numbers; the same give the same draw.
 
     Returns:
         The indices of the rest, and of those held out, in order.
@@ -148,7 +148,7 @@ def hold_out(labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDArray[np.i
     Raises:
         InputError: where no class has two images.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = np.random.Generator(np.random.PCG64([*seed, 1]))  # not the draw of the split
     positive = labels > 0
     rarity = np.where(positive, positive.sum(axis=0), len(labels) + 1)
     kind = np.where(positive.any(axis=1), rarity.argmin(axis=1), -1)

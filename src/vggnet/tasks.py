@@ -1,14 +1,14 @@
 """The tasks that data sets make: by their own splits, or by those of Appendix B."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
 from vggnet.datasets import Dataset, Part, open_dataset
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles, Tree, data_set_name, list_classes, subfolders
-from vggnet.splits import CALTECH_101, CALTECH_256, Kind, Split, Splits, Task, drawn, one_of
+from vggnet.splits import DRAWS, Kind, Split, Splits, Task, drawn, one_of
 from vggnet.storage import Names, Place, exists, is_file, place_of
 from vggnet.voc import is_voc, read_voc
 
@@ -25,20 +25,21 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
     Raises:
         InputError: for a data set that is not there, or does not fit the protocol.
     """
-    if kind is not None and kind not in get_args(Kind):
-        raise InputError(f"protocol {kind!r} is not known: take {', '.join(get_args(Kind))}")
+    if kind is not None and kind not in DRAWS:
+        raise InputError(f"protocol {kind!r} is not known: take {', '.join(DRAWS)}")
     root = place_of(spec)
-    if kind == "voc" or (kind is None and isinstance(root, Path) and is_voc(root)):
-        if draw is not None:
-            raise InputError(f"{spec}: VOC has its own split: give no --train-per-class")
-        return read_voc(root)
-    if draw is None:
-        draw = {"caltech-101": CALTECH_101, "caltech-256": CALTECH_256}.get(kind or "own")
+    if kind is None and isinstance(root, Path) and is_voc(root):
+        kind = "voc"
     kind = kind or "own"
+    draw = draw or DRAWS[kind]
+    if kind == "voc":
+        if draw != Splits(seed=draw.seed):
+            raise InputError(f"{spec}: VOC brings its split: nothing is drawn a class")
+        return replace(read_voc(root), draw=draw)
     # The embedded data sets' names are not looked for as folders: as `open_dataset`.
-    known = spec == "digits" or spec.partition(":")[0] == "fashion-mnist"
-    if not known and exists(root) and not is_file(root) and _is_unsplit(root):
-        if draw is None or draw.train_per_class is None:
+    embedded = spec == "digits" or spec.partition(":")[0] == "fashion-mnist"
+    if not embedded and exists(root) and not is_file(root) and _is_unsplit(root):
+        if draw.train_per_class is None:
             raise InputError(
                 f"{spec}: has no train/: say how many images of each class to learn from, by "
                 "--protocol caltech-101 (30), --protocol caltech-256 (60) or --train-per-class N"
@@ -70,11 +71,11 @@ def _unsplit(root: Place, kind: Kind, draw: Splits) -> Task:
         labels=one_of(labels, len(names)),
         splits=splits,
         flip=True,
-        drawn=draw,
+        draw=draw,
     )
 
 
-def _with_split(data: Dataset, kind: Kind, draw: Splits | None) -> Task:
+def _with_split(data: Dataset, kind: Kind, draw: Splits) -> Task:
     """Its test part is tested on. What this package holds out for the learning rate is learnt from
     too, but not where it is the test part (ImageNet)."""
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -83,14 +84,10 @@ def _with_split(data: Dataset, kind: Kind, draw: Splits | None) -> Task:
         del parts["validation"]
     labels = np.concatenate([part.labels for part in parts.values()])
     training, test = np.split(np.arange(len(labels)), [len(labels) - len(data.test)])
-    splits = [Split(training, test)]
-    if draw is not None:
-        splits = []
-        for repetition in range(draw.repetitions):
-            train, tested = drawn(
-                labels[training], labels[test], data.class_names, draw, repetition
-            )
-            splits.append(Split(training[train], test[tested]))
+    splits = []
+    for repetition in range(draw.repetitions):
+        train, tested = drawn(labels[training], labels[test], data.class_names, draw, repetition)
+        splits.append(Split(training[train], test[tested]))
     return Task(
         name=data.name,
         kind=kind,
@@ -99,5 +96,5 @@ def _with_split(data: Dataset, kind: Kind, draw: Splits | None) -> Task:
         labels=one_of(labels, len(data.class_names)),
         splits=splits,
         flip=data.flip,
-        drawn=draw,
+        draw=draw,
     )

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,11 @@ def transfer(
         * len(task.splits) * len(task.class_names) * (len(grid) + 1),
     )  # fmt: skip
     with bar:
-        for name, nets, own in _representations(configs, recipe, rows, task, workers):
-            fits = [fitted(own, split, seed, bar.update) for seed, split in enumerate(task.splits)]
+        for name, nets, own in [
+            *_representations(configs, recipe, rows),
+            ("raw pixels", [], raw_pixels(task, workers, progress=progress)),
+        ]:
+            fits = [fitted(own, split, i, bar.update) for i, split in enumerate(task.splits)]
             if not all(fit["converged"] for fit in fits):
                 log(f"{name}: liblinear did not converge within 20,000 iterations")
             found.append(_row(name, nets, own.shape[1], fits))
@@ -136,7 +140,7 @@ def transfer(
         },
         "protocol": {
             "name": task.kind,
-            "drawn": None if task.drawn is None else asdict(task.drawn),
+            "draw": asdict(task.draw),
             "measure": "mean class recall" if task.rule is None else "mAP",
             "average_precision": task.rule,
             "svm": "LinearSVC: one against the rest, squared hinge, L2",
@@ -182,9 +186,9 @@ def _readable(task: Task, read: NDArray[np.bool_]) -> Task:
 
 
 def _representations(
-    configs: Sequence[Config], recipe: Recipe, rows: Rows, task: Task, workers: int
+    configs: Sequence[Config], recipe: Recipe, rows: Rows
 ) -> Iterator[tuple[str, list[str], Rows]]:
-    """Names, nets and rows: each net alone, all of several stacked, raw pixels."""
+    """Names, nets and rows: each net alone, and all of several stacked."""
     titles = [config.title for config in configs]
     if len(configs) > 1:
         widths = [width(config, recipe.layer) for config in configs]
@@ -194,23 +198,25 @@ def _representations(
         for i, title in enumerate(titles):
             yield title, [title], _unit(rows[:, owners == i])
     yield " & ".join(titles), titles, rows
-    yield "raw pixels", [], raw_pixels(task, workers)
 
 
-def raw_pixels(task: Task, workers: int = 0) -> Rows:
+def raw_pixels(task: Task, workers: int = 0, *, progress: bool = False) -> Rows:
     """The whole image at 32×32 pixels, its shape not kept, as one row of length 1.
 
     n×3072, or n×1024 where all images are grey; zeros where an image cannot be read.
     """
     tiny = np.zeros((len(task.labels), PIXELS_SIDE, PIXELS_SIDE, 3), np.uint8)
-    start = 0
-    for part in task.parts.values():
-        for i, views in enumerate(TestImages(part.images, [PIXELS_SIDE], workers)):
-            if not isinstance(views, InputError):
-                image = Image.fromarray(views[0])
-                square = image.resize((PIXELS_SIDE, PIXELS_SIDE), Image.Resampling.BILINEAR)
-                tiny[start + i] = np.asarray(square)
-        start += len(part)
+    images = chain.from_iterable(
+        TestImages(part.images, [PIXELS_SIDE], workers) for part in task.parts.values()
+    )
+    bar = tqdm(
+        images, "raw pixels", len(tiny), unit="image", leave=False,
+        disable=None if progress else True,
+    )  # fmt: skip
+    for i, views in enumerate(bar):
+        if not isinstance(views, InputError):
+            square = Image.fromarray(views[0]).resize((PIXELS_SIDE,) * 2, Image.Resampling.BILINEAR)
+            tiny[i] = np.asarray(square)
     if (tiny == tiny[..., :1]).all():  # three equal channels have the same products as one
         tiny = tiny[..., :1]
     return _unit(tiny.reshape(len(tiny), -1).astype(np.float32))
@@ -218,8 +224,7 @@ def raw_pixels(task: Task, workers: int = 0) -> Rows:
 
 def _unit(rows: Rows) -> Rows:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Rows = rows / np.where(lengths == 0, np.float32(1), lengths)
-    return unit
+    return np.divide(rows, np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
 
 def _of_classes(scores: Scores, labels: Labels, rule: Rule | None) -> NDArray[np.float64]:
@@ -233,7 +238,8 @@ class _Fitted:
         self.path, self.task, self.grid, self.version = path, task, grid, version
         self.known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def __call__(self, rows: Rows, split: Split, seed: int, step: Step) -> dict[str, Any]:
+    def __call__(self, rows: Rows, split: Split, repetition: int, step: Step) -> dict[str, Any]:
+        seed = [self.task.draw.seed, repetition]
         terms = [self.task.rule, self.grid, seed, self.version, __version__]
         digest = hashlib.sha256(json.dumps(terms).encode())
         for chosen in (split.train, split.test):
@@ -246,7 +252,7 @@ class _Fitted:
         found: dict[str, Any] = self.known[key]
         return found
 
-    def _learnt(self, rows: Rows, split: Split, seed: int, step: Step) -> dict[str, Any]:
+    def _learnt(self, rows: Rows, split: Split, seed: list[int], step: Step) -> dict[str, Any]:
         labels, rule = self.task.labels, self.task.rule
 
         def measure(scores: Scores, of: Labels) -> float:

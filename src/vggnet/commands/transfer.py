@@ -1,6 +1,7 @@
 """`vggnet transfer`: a linear SVM on a frozen net's descriptors (Appendix B)."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         help="and at most so many test images (default: all; without a test part, all the others)",
     )
     parser.add_argument("--splits", type=int, metavar="K", help="draw K times (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    parser.add_argument("--seed", type=int, help="of all draws (default 0)")
     parser.add_argument(
         "--layer",
         default="relu7",
@@ -128,22 +129,18 @@ def run(args: argparse.Namespace) -> None:
     say(f"\nevery number: {args.out / 'transfer.json'}")
 
 
-def _draw(args: argparse.Namespace) -> "Splits | None":
-    """How images are drawn, where it is said: the protocol's numbers, but for those given."""
-    from dataclasses import replace
+def _draw(args: argparse.Namespace) -> "Splits":
+    """How images are drawn: as the protocol has it, but for what is said."""
+    from vggnet.splits import DRAWS, Splits
 
-    from vggnet.splits import CALTECH_101, CALTECH_256, Splits
-
-    draw = {"caltech-101": CALTECH_101, "caltech-256": CALTECH_256}.get(args.protocol)
     given = {
         "train_per_class": args.train_per_class,
         "test_per_class": args.test_per_class,
         "repetitions": args.splits,
+        "seed": args.seed,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    if draw is None and not given:
-        return None
-    return replace(draw or Splits(), **given, seed=args.seed)
+    return replace(DRAWS.get(args.protocol, Splits()), **given)
 
 
 def _grid(text: str) -> list[float]:
@@ -158,11 +155,11 @@ def text(results: "Results") -> str:
     protocol, recipe = results["protocol"], results["descriptors"]
     rows = results["rows"]
     splits = rows[0]["splits"]
-    data, drawn = results["data"], protocol["drawn"]
+    data, draw = results["data"], protocol["draw"]
     how = f"{splits[0]['train']:,} training and {splits[0]['test']:,} test images"
-    if drawn is not None:
-        how += f", drawn {len(splits)} times" if len(splits) > 1 else ", drawn once"
-        how += f" by seed {drawn['seed']}"
+    if draw["train_per_class"] or draw["test_per_class"]:
+        times = f"{len(splits)} times" if len(splits) > 1 else "once"
+        how += f", drawn {times} by seed {draw['seed']}"
     nets = ", ".join(
         f"{net['net']} (crop {net['crop']}, width {net['width']:g}, trained on "
         f"{net['trained_on'] or 'unknown images'})"
