@@ -164,8 +164,23 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
 
 def test_not_converging_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, own = blobs(60, 200)
-    monkeypatch.setattr(svm, "_ITERATIONS", (1, 2))
+    monkeypatch.setattr(svm, "_ITERATIONS", 1)
     assert not svm.fit(rows, one_of(own, 3), 100.0).converged
+
+
+def test_where_the_dual_solver_does_not_converge_the_primal_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, own = blobs(60, 70)
+    patient = LinearSVC(C=1.0, dual=True, random_state=0, max_iter=10**6).fit(rows, own == 1)
+    monkeypatch.setattr(svm, "_ITERATIONS", 60)
+    short = LinearSVC(C=1.0, dual=True, random_state=0, max_iter=60)
+    with pytest.warns(UserWarning, match="converge"):
+        short.fit(rows, own == 1)
+    found = svm.fit(rows, one_of(own, 3), 1.0)
+    assert found.converged
+    scores = patient.decision_function(rows)
+    assert np.abs(found.scores(rows)[:, 1] - scores).max() < 1e-2 * np.abs(scores).max()
 
 
 def test_c_is_chosen_by_training_images_alone(weights: Path, tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
 """From which C is chosen."""
 HELD_OUT = 0.2
 """Of the training images of each class, for choosing C (Appendix B)."""
-_ITERATIONS = (1000, 20_000)
-"""liblinear's bound, and a second try where it did not converge within the first."""
+_ITERATIONS = 1000
+"""Of liblinear at most. Where the dual solver does not converge within them, as it may for a large
+C, the primal one is asked, which has the same solution."""
 
 Rows = NDArray[np.float32]
 """Descriptors, n×length."""
@@ -76,15 +77,16 @@ def fit(rows: Rows, labels: Labels, C: float, step: Step = int) -> Classifier:  
     def one(own: Labels) -> tuple[NDArray[np.float64], float, bool]:
         known = own != 0
         signs = np.unique(own[known])
-        if len(signs) < 2:
-            return np.zeros(rows.shape[1]), float(signs.sum()), True
-        x, y = (wide, own) if known.all() else (wide[known], own[known])
-        for most in _ITERATIONS:
-            found = svm(C=C, dual=dual, max_iter=most, random_state=0).fit(x, y)
-            if found.n_iter_ < most:
-                break
+        coefficients, bias, converged = np.zeros(rows.shape[1]), float(signs.sum()), True
+        if len(signs) == 2:
+            x, y = (wide, own) if known.all() else (wide[known], own[known])
+            for solver in dict.fromkeys((dual, False)):
+                found = svm(C=C, dual=solver, max_iter=_ITERATIONS, random_state=0).fit(x, y)
+                if converged := bool(found.n_iter_ < _ITERATIONS):
+                    break
+            coefficients, bias = found.coef_[0], float(found.intercept_[0])
         step()
-        return found.coef_[0], float(found.intercept_[0]), bool(found.n_iter_ < most)
+        return coefficients, bias, converged
 
     # The dual solver draws from a random generator that all threads share.
     threads = ThreadPoolExecutor(1 if dual else processors())
@@ -157,7 +159,7 @@ def hold_out(labels: Labels, seed: Sequence[int]) -> tuple[NDArray[np.int64], ND
         members = rng.permutation(np.flatnonzero(kind == one))
         if len(members) > 1:
             held[members[: max(1, round(HELD_OUT * len(members)))]] = True
-    if not held.any():
+    if not positive[held].any():
         raise InputError(
             "every class has a single training image, so that none can be held out to choose C: "
             "give two or more a class"

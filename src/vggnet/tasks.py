@@ -28,7 +28,7 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
     if kind is not None and kind not in DRAWS:
         raise InputError(f"protocol {kind!r} is not known: take {', '.join(DRAWS)}")
     root = place_of(spec)
-    if kind is None and isinstance(root, Path) and is_voc(root):
+    if kind is None and spec and isinstance(root, Path) and is_voc(root):
         kind = "voc"
     kind = kind or "own"
     draw = draw or DRAWS[kind]
@@ -37,7 +37,7 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
             raise InputError(f"{spec}: VOC brings its split: nothing is drawn a class")
         return replace(read_voc(root), draw=draw)
     # The embedded data sets' names are not looked for as folders: as `open_dataset`.
-    embedded = spec == "digits" or spec.partition(":")[0] == "fashion-mnist"
+    embedded = spec == "digits" or spec.partition(":")[0] in ("fashion-mnist", "")
     if not embedded and exists(root) and not is_file(root) and _is_unsplit(root):
         if draw.train_per_class is None:
             raise InputError(

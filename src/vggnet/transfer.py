@@ -129,7 +129,7 @@ def transfer(
         ]:
             fits = [fitted(own, split, i, bar.update) for i, split in enumerate(task.splits)]
             if not all(fit["converged"] for fit in fits):
-                log(f"{name}: liblinear did not converge within 20,000 iterations")
+                log(f"{name}: liblinear did not converge for every C")
             found.append(_row(name, nets, own.shape[1], fits))
     results: Results = {
         "data": {

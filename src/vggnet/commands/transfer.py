@@ -160,22 +160,23 @@ def text(results: "Results") -> str:
     if draw["train_per_class"] or draw["test_per_class"]:
         times = f"{len(splits)} times" if len(splits) > 1 else "once"
         how += f", drawn {times} by seed {draw['seed']}"
-    nets = ", ".join(
-        f"{net['net']} (crop {net['crop']}, width {net['width']:g}, trained on "
-        f"{net['trained_on'] or 'unknown images'})"
+    nets = [
+        f"{net['net']}: crop {net['crop']}, width {net['width']:g}, trained on "
+        f"{net['trained_on'] or 'unknown images'}"
         for net in results["nets"]
-    )
+    ]
     measure = protocol["measure"]
     if protocol["average_precision"]:
         measure = f"{measure}, {protocol['average_precision']}"
     spread = "± standard deviation over the splits" if len(splits) > 1 else "95 % interval"
     lines = [
         f"{data['name']}, {len(data['classes'])} classes: {how}",
-        f"{nets}: {recipe['layer']} at Q={', '.join(map(str, recipe['scales']))}, "
+        *nets,
+        f"{recipe['layer']} at Q={', '.join(map(str, recipe['scales']))}, "
         f"{'stacked' if recipe['over_scales'] == 'stack' else 'averaged'}, "
         f"{'with' if recipe['flips'] else 'without'} flips; linear SVM",
-        f"{measure}, percent, {spread}; on the right the paper's Table 11, of nets trained on "
-        "ILSVRC-2012",
+        f"{measure}, percent, {spread}",
+        "to the right the paper's Table 11, of nets trained on ILSVRC-2012",
         "",
     ]
     head = ["", "length", "C", measure]
