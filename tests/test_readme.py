@@ -54,7 +54,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {command[1] for command in commands} == set(COMMANDS)
     for command in commands:
         # On a user's images the defaults are the paper's sizes: not for a test.
-        own = "path/to/images" in command and command[1] != "check-data"
+        own = "path/to/images" in command and command[1] in ("reproduce", "train")
         more = small if own else []
         if command[1] == "bench":
             more = ["--quick", "--only", "forward"]  # of net D at full width it takes minutes

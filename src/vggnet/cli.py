@@ -27,6 +27,7 @@ from vggnet.commands import (
     reproduce,
     train,
     train_boxes,
+    transfer,
     weights,
 )
 from vggnet.errors import InputError, RunError
@@ -50,6 +51,11 @@ COMMANDS = {
     "train": Command("train a net by the paper's recipe (§3.1)", train.flags, train.run),
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
     "features": Command("descriptors of images (Appendix B)", features.flags, features.run),
+    "transfer": Command(
+        "a linear SVM on descriptors, beside raw pixels and the paper's Table 11 (Appendix B)",
+        transfer.flags,
+        transfer.run,
+    ),
     "train-boxes": Command(
         "nets that say where the object is; Tables 8 to 10 (Appendix A)",
         train_boxes.flags,
@@ -84,7 +90,7 @@ COMMANDS = {
 
 TOGETHER = ("train", "evaluate", "features", "train-boxes", "reproduce")
 """Commands that the processes of a torchrun do together."""
-_RESUME = ("check-data", "features", "train", "train-boxes", "reproduce")
+_RESUME = ("check-data", "features", "train", "train-boxes", "transfer", "reproduce")
 """Commands that go on where they stopped."""
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vggnet import checkpoint
+from vggnet.configs import Config
 from vggnet.datasets import Part, open_dataset
 from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
@@ -95,6 +96,12 @@ def length(models: Sequence[VGG], recipe: Recipe) -> int:
     return widths * (len(recipe.scales) if recipe.over_scales == "stack" else 1)
 
 
+def width(config: Config, layer: str) -> int:
+    """Channels of a layer that `VGG.activations` knows."""
+    named = {one.name: one.out_channels for one in config.layers()}
+    return named.get(layer, config.num_classes)  # `scores` is none of the net's layers
+
+
 class _Net:
     """A net, and the layer that is taken of it."""
 
@@ -105,9 +112,7 @@ class _Net:
         on_cpu = model.mean.device.type == "cpu"
         self.model = engine(model) if fast and on_cpu else model.eval()
         self.layer, self.device = recipe.layer, model.mean.device
-        layers = {layer.name: layer for layer in model.config.layers()}
-        named = layers.get(recipe.layer)
-        self.width = model.config.num_classes if named is None else named.out_channels
+        self.width = width(model.config, recipe.layer)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The layer's values averaged over its map: N×C."""
