@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from vggnet.datasets import Part
 from vggnet.errors import InputError
 from vggnet.precision import Labels, Rule
-from vggnet.storage import EncodedImages
 
 Kind = Literal["own", "caltech-101", "caltech-256", "voc"]
 
@@ -94,11 +93,8 @@ class Task:
 
 
 def _subset(part: Part, chosen: NDArray[np.int64]) -> Part:
-    images, labels = part.images, part.labels[chosen]
-    if isinstance(images, EncodedImages):
-        files = images.subset(chosen)
-        return Part(files, labels, files.names)
-    return Part([images[i] for i in chosen.tolist()], labels, [part.name(i) for i in chosen])
+    # An image in memory is still called by its index in the whole part.
+    return replace(part.subset(chosen), names=[part.name(i) for i in chosen.tolist()])
 
 
 def one_of(labels: NDArray[np.int64], classes: int) -> Labels:
