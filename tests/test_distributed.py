@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vggnet
+from photos import write_annotated
 from ranks import STEPS
 from vggnet import InputError, sharded
 from vggnet.cli import main
@@ -291,6 +292,29 @@ def test_stopped_and_resumed_by_others(tmp_path: Path) -> None:
     done(vgg(2, *features, str(tmp_path / "two.npy")))
     assert main([*features, str(tmp_path / "one.npy")]) == 0
     assert np.array_equal(np.load(tmp_path / "two.npy"), np.load(tmp_path / "one.npy"))
+
+
+def test_boxes_are_learnt_together(tmp_path: Path) -> None:
+    """Two processes learn the boxes that one learns, and measure every image once."""
+    folder, table = write_annotated(tmp_path)
+    classifier = tmp_path / "classifier.safetensors"
+    net = vggnet.build("A", num_classes=2, crop=32, width=0.0625, dropout=0.0)
+    vggnet.save(net, classifier, S=40, class_names=("class0", "class1"))
+    command = ["train-boxes", str(classifier), str(folder), "--boxes", str(table)]
+    command += ["--epochs", "2", "--batch-size", "5", "--workers", "0", "--out"]
+    done(vgg(2, *command, str(tmp_path / "two")))
+    assert main([*command, str(tmp_path / "one")]) == 0
+    results = [
+        json.loads((tmp_path / name / "localisation.json").read_text()) for name in ("one", "two")
+    ]
+    assert [row["n"] for row in results[1]["rows"]] == [row["n"] for row in results[0]["rows"]]
+    for run in ("A-40-scr-fc", "A-40-pcr-all"):
+        one, two = (
+            vggnet.checkpoint.load(tmp_path / name / "runs" / run / "weights.safetensors")
+            for name in ("one", "two")
+        )
+        for name, weight in one.state_dict().items():
+            torch.testing.assert_close(two.state_dict()[name], weight, atol=1e-4, rtol=1e-3)
 
 
 def test_mistakes_under_torchrun(tmp_path: Path) -> None:

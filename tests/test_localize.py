@@ -1,6 +1,5 @@
 """Appendix A: boxes and their errors against literal forwards, and the two commands."""
 
-import csv
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import vggnet
-from photos import photo, write_photos
+from photos import photo, write_annotated, write_photos
 from vggnet import InputError, checkpoint
 from vggnet.annotations import with_boxes
 from vggnet.boxes import merged
@@ -235,16 +234,8 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def annotated(root: Path) -> Dataset:
-    """Photographs of which a rectangle, the darker half, is the object; in a CSV file."""
-    folder = write_photos(root / "data", {"train": 8, "val": 4, "test": 4})
-    with (root / "boxes.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["image", "xmin", "ymin", "xmax", "ymax"])
-        for path in sorted(folder.rglob("*.jpg")):
-            with Image.open(path) as image:
-                width, height = image.size
-            rows.writerow([path.relative_to(folder).as_posix(), 0, 0, width // 2, height])
-    return with_boxes(open_dataset(str(folder)), root / "boxes.csv")
+    folder, table = write_annotated(root)
+    return with_boxes(open_dataset(str(folder)), table)
 
 
 def test_it_learns_where_things_are(tmp_path: Path) -> None:
@@ -394,15 +385,26 @@ def test_the_commands(
         (8, [40], [[40]], "scr", "fc"),
         (8, [40], [[40]], "pcr", "fc"),
         (8, [40], [[40]], "pcr", "all"),
+        (None, [64], [[64]], "pcr", "all"),
         (None, [40], [[40]], "pcr", "all"),
+        (None, [64], [[64]], "pcr", "all"),
         (9, [40], [[40]], "pcr", "all"),
         (9, [64], [[64]], "pcr", "all"),
         (9, [64], [[59, 64]], "pcr", "all"),
         (9, [40, 64], [[40], [59, 64]], "pcr", "all"),
     ]
     assert [row["paper"]["error"] for row in found["rows"][:3]] == [36.4, 34.3, 33.1]
-    assert [row["paper"]["val"] for row in found["rows"][4:]] == [29.5, 28.2, 27.5, 26.9]
+    assert [row["paper"]["val"] for row in found["rows"][6:]] == [29.5, 28.2, 27.5, 26.9]
     assert all(row["n"] == 8 for row in found["rows"])
+    compared = [(one["worse"], one["better"]) for one in found["comparisons"]]
+    a, b = "A/40 pcr all", "A/64 pcr all"
+    assert compared == [
+        (f"A/40 {w}, centre crop at 40, class known", f"A/40 {x}, centre crop at 40, class known")
+        for w, x in (("scr fc", "pcr fc"), ("pcr fc", "pcr all"))
+    ] + [
+        (f"{x}, centre crop at {S}, class known", f"{x}, dense at {S}, class known")
+        for x, S in ((a, 40), (b, 64))
+    ]
     fc, classifier = (
         checkpoint.load(path).state_dict()
         for path in (out / "runs" / "A-40-pcr-fc" / "weights.safetensors", Path(classifiers[0]))
@@ -412,7 +414,7 @@ def test_the_commands(
     assert fc["fc8.weight"].shape[0] == 8
 
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
-    assert len(kept) == 8
+    assert len(kept) == 10
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} == kept
     assert json.loads((out / "localisation.json").read_text()) == found

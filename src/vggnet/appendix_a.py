@@ -84,13 +84,15 @@ def runs_of(classifiers: Sequence[Path]) -> list[Run]:
 
 
 def rows_of(runs: Sequence[Run], crop: int) -> list[Row]:
-    """What is measured: Tables 8 and 9, and dense boxes where the class is known."""
+    """What is measured: Table 8; of its best and of the other classifiers' nets the centre crop and
+    the dense map, the class being known; Table 9."""
+    best = [run for run in runs if (run.boxes, run.tune) == ("pcr", "all")]
     rows = [
         Row((run,), ((run.S,),), False, True, published)
         for run, published in zip(runs, paper.TABLE_8, strict=False)
     ]
-    best = [run for run in runs if (run.boxes, run.tune) == ("pcr", "all")]
-    rows.append(Row((best[0],), ((best[0].S,),), True, True))
+    rows += [Row((run,), ((run.S,),), False, True) for run in best[1:]]
+    rows += [Row((run,), ((run.S,),), True, True) for run in best]
     alone = [Row((run,), ((run.S,),), True, False) for run in best]
     last, Q = best[-1], multi_scale(best[-1].S, crop)[:2]  # noqa: N806, in the paper {352, 384}
     dense = [*alone, Row((last,), (Q,), True, False)] if Q[0] >= crop else alone
@@ -247,17 +249,28 @@ def _results(
         "dataset": {"name": data.name, "test": len(data.test), "class_names": data.class_names},
         "merge": merge,
         "rows": [_row(row, found) for row, found in zip(rows, measured, strict=True)],
-        "comparisons": [
-            _compared(rows[worse], rows[better], measured[worse], measured[better])
-            for worse, better in ((0, 1), (1, 2), (2, 3))
-        ],
+        "comparisons": _comparisons(rows, measured),
     }
+
+
+def _comparisons(rows: Sequence[Row], measured: Sequence[Located]) -> list[dict[str, Any]]:
+    """What the paper says is better after what it says is worse: PCR after SCR, all layers after
+    the FC layers, and after each centre crop the same net's dense map, the class being known."""
+    known = [i for i, row in enumerate(rows) if row.known]
+    pairs = [(0, 1), (1, 2)]
+    pairs += [
+        (i, k)
+        for i in known
+        for k in known
+        if rows[i].runs == rows[k].runs and rows[k].dense and not rows[i].dense
+    ]
+    return [_compared(rows[i], rows[k], measured[i], measured[k]) for i, k in pairs]
 
 
 def _row(row: Row, found: Located) -> dict[str, Any]:
     return {
         "title": title(row),
-        "table": None if row.dense and row.known else 9 if row.dense else 8,
+        "table": 9 if not row.known else None if row.published is None else 8,
         "nets": [run.net for run in row.runs],
         "S": [run.S for run in row.runs],
         "Q": row.Q,

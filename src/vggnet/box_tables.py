@@ -32,7 +32,7 @@ def text(results: dict[str, Any]) -> str:
         (name, _cell(best, "top5") if name == "VGG" else "–", *map(_number, theirs))
         for name, *theirs in paper.TABLE_10
     ]
-    unknown = [row for row in rows if row["table"] is None]
+    others = [(row["title"], _cell(row, "top1")) for row in rows if row["table"] is None]
     tests = [
         (
             f"{one['worse']} → {one['better']}",
@@ -47,8 +47,8 @@ def text(results: dict[str, Any]) -> str:
         "wrong at an IoU of 1/2 or less. Paper: net D on ILSVRC-2012 and 2014.",
         "Table 8: one centre crop, the class being known\n"
         + align([("tuned layers", "regression", "here", "paper"), *first]),
-        "The class being known, densely\n"
-        + align([("nets", "here"), *((row["title"], _cell(row, "top1")) for row in unknown)]),
+        "Dense boxes against one centre crop, the class being known\n"
+        + align([("nets", "here"), *others]),
         "Table 9: dense, five guesses\n"
         + align([("S", "Q", "top-5 here", "top-1 here", "paper val", "paper test"), *second]),
         "Table 10: five guesses\n" + align([("system", "here", "paper val", "paper test"), *third]),
