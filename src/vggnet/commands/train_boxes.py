@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> None:
     appendix_a.runs_of(args.classifiers)  # before images are looked at
     device = device_of(args)
     choose_engine(args, device)
-    whole = opened(args.data)
-    if args.boxes is not None:
-        whole = with_boxes(whole, args.boxes)
-        say(whole.note)
+    data_set = opened(args.data)
+    whole = data_set if args.boxes is None else with_boxes(data_set, args.boxes)
+    if whole.note != data_set.note:
+        say(f"{whole.name}: {whole.note.removeprefix(data_set.note).removeprefix('; ')}")
     with joined(device) as world:
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
