@@ -84,7 +84,7 @@ def of_class(outputs: Tensor, labels: Tensor) -> Tensor:
         outputs: N×4, one box for all classes (scr), or N×4K, one for each (pcr).
         labels: N.
     """
-    boxes = outputs.reshape(len(outputs), -1, 4)
+    boxes = outputs.reshape(len(outputs), outputs.shape[1] // 4, 4)
     own = labels.clamp(max=boxes.shape[1] - 1)
     found: Tensor = boxes[torch.arange(len(boxes), device=boxes.device), own]
     return found

@@ -307,7 +307,7 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
                 boxes.append(box)
                 good.append(index)
         shifted = np.array(shifts, np.float32).reshape(-1, 3)
-        located = np.array(boxes, np.float32).reshape(len(good), -1 if good else 0)
+        located = np.array(boxes, np.float32).reshape(len(good), 0 if self.boxes is None else 4)
         return _Written(shifted, self.labels[good], located, tuple(bad))
 
     def _view(
