@@ -24,6 +24,7 @@ from vggnet.commands import (
     info,
     localize,
     plan,
+    predict,
     reproduce,
     train,
     train_boxes,
@@ -56,6 +57,7 @@ COMMANDS = {
         transfer.flags,
         transfer.run,
     ),
+    "predict": Command("what is in pictures", predict.flags, predict.run),
     "train-boxes": Command(
         "nets that say where the object is; Tables 8 to 10 (Appendix A)",
         train_boxes.flags,
@@ -90,7 +92,7 @@ COMMANDS = {
 
 TOGETHER = ("train", "evaluate", "features", "train-boxes", "reproduce")
 """Commands that the processes of a torchrun do together."""
-_RESUME = ("check-data", "features", "train", "train-boxes", "transfer", "reproduce")
+_RESUME = ("check-data", "features", "predict", "train", "train-boxes", "transfer", "reproduce")
 """Commands that go on where they stopped."""
 _MEMORY = "out of memory: lower --batch-size, --jobs, the scales or --width"
 

@@ -1,9 +1,10 @@
-"""Boxes drawn into pictures."""
+"""Boxes and heat maps drawn into pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vggnet.checkpoint import check_writable, write_atomically
@@ -51,13 +52,25 @@ def drawn(
     return np.asarray(picture)
 
 
-def save(
-    image: Pixels,
-    boxes: Sequence[tuple[float, float, float, float]],
-    words: Sequence[str],
-    out: Path,
-) -> None:
-    """Writes what `drawn` gives, as PNG or JPEG by the name's ending."""
+def overlaid(image: Pixels, values: NDArray[np.float32]) -> Pixels:
+    """The picture with values over it in colours, the stronger the more.
+
+    Args:
+        image: H×W×3.
+        values: H×W, 0 to 1.
+    """
+    import matplotlib
+
+    colours = matplotlib.colormaps["inferno"](values)[..., :3] * 255
+    share = 0.25 + 0.5 * values[..., None].clip(0, 1)
+    return np.rint(image * (1 - share) + colours * share).astype(np.uint8)
+
+
+def save_picture(picture: Pixels, out: Path) -> None:
+    """Writes a picture, as PNG or JPEG by the name's ending.
+
+    Raises:
+        InputError, RunError: as `write_atomically`.
+    """
     kind = "PNG" if out.suffix.lower() == ".png" else "JPEG"
-    picture = Image.fromarray(drawn(image, boxes, words))
-    write_atomically(out, lambda path: picture.save(path, kind))
+    write_atomically(out, lambda path: Image.fromarray(picture).save(path, kind))

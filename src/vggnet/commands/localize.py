@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         raise found
     names = members[0].classifier.provenance.class_names
     words = [str(guess.label) if names is None else names[guess.label] for guess in found]
-    drawing.save(image, [guess.box for guess in found], words, out)
+    drawing.save_picture(drawing.drawn(image, [guess.box for guess in found], words), out)
     if args.json:
         rows = [{"class": word, **asdict(guess)} for word, guess in zip(words, found, strict=True)]
         print(
