@@ -49,10 +49,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--protocol",
-        help="own (the data set's split), voc, voc-action (ImageSets/Action and persons' boxes), "
-        "caltech-101 (30 training and up to 50 test images "
-        "of each class, 3 splits) or caltech-256 (60, the rest, 3) (default: own, or voc's for a "
-        "VOC root)",
+        help="own (the data set's split), voc, voc-action (of persons in boxes), caltech-101 (30 "
+        "training and up to 50 test images of each class, 3 splits) or caltech-256 (60, the rest, "
+        "3) (default: own, or voc's for a VOC root)",
     )
     parser.add_argument(
         "--train-per-class",
