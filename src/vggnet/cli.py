@@ -53,7 +53,7 @@ COMMANDS = {
     "evaluate": Command("errors of a trained net (§3.2)", evaluate.flags, evaluate.run),
     "features": Command("descriptors of images (Appendix B)", features.flags, features.run),
     "transfer": Command(
-        "a linear SVM on descriptors, beside raw pixels and the paper's Table 11 (Appendix B)",
+        "a linear SVM on descriptors, beside raw pixels and Tables 11 and 12 (Appendix B)",
         transfer.flags,
         transfer.run,
     ),

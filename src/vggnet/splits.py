@@ -11,7 +11,7 @@ from vggnet.datasets import Part
 from vggnet.errors import InputError
 from vggnet.precision import Labels, Rule
 
-Kind = Literal["own", "caltech-101", "caltech-256", "voc"]
+Kind = Literal["own", "caltech-101", "caltech-256", "voc", "voc-action"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Splits:
 DRAWS: dict[Kind, Splits] = {
     "own": Splits(),
     "voc": Splits(),
+    "voc-action": Splits(),
     "caltech-101": Splits(30, 50, 3),
     "caltech-256": Splits(60, None, 3),
 }

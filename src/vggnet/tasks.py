@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggnet.actions import has_actions, read_actions
 from vggnet.datasets import Dataset, Part, open_dataset
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles, Tree, data_set_name, list_classes, subfolders
@@ -18,7 +19,7 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
 
     Args:
         spec: a data set, as `open_dataset` has it; a folder with a folder for each class and no
-            `train/`; or a folder as VOC's, see `voc.read_voc`.
+            `train/`; or a folder as VOC's, see `voc.read_voc` and `actions.read_actions`.
         kind: whose protocol is followed; by default the data set's own.
         draw: how images are drawn, instead of the protocol's way.
 
@@ -30,12 +31,14 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
     root = place_of(spec)
     if kind is None and spec and isinstance(root, Path) and is_voc(root):
         kind = "voc"
+    elif kind is None and spec and isinstance(root, Path) and has_actions(root):
+        kind = "voc-action"
     kind = kind or "own"
     draw = draw or DRAWS[kind]
-    if kind == "voc":
+    if kind in ("voc", "voc-action"):
         if draw != Splits(seed=draw.seed):
             raise InputError(f"{spec}: VOC brings its split: nothing is drawn a class")
-        return replace(read_voc(root), draw=draw)
+        return replace(read_voc(root) if kind == "voc" else read_actions(root), draw=draw)
     # The embedded data sets' names are not looked for as folders: as `open_dataset`.
     embedded = spec == "digits" or spec.partition(":")[0] in ("fashion-mnist", "")
     if not embedded and exists(root) and not is_file(root) and _is_unsplit(root):

@@ -6,7 +6,7 @@ it is there, by all that it depends on: stopped and called again, it goes on.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from vggnet import __version__, checkpoint, svm
+from vggnet import __version__, checkpoint, paper, svm
+from vggnet.actions import cut_to_boxes
 from vggnet.configs import Config
 from vggnet.descriptors import Recipe, describe_files, width
 from vggnet.errors import InputError
@@ -62,11 +63,12 @@ def recipe_of(
     crops = {checkpoint.read_header(path).config.crop for path in weights}
     if scales is None and len(crops) > 1:
         raise InputError(f"nets of the crops {sorted(crops)}: give --scales, or take them singly")
-    sizes = (256, 384, 512, 640, 768) if task.kind == "voc" else (256, 384, 512)
+    voc = task.kind in ("voc", "voc-action")
+    sizes = (256, 384, 512, 640, 768) if voc else (256, 384, 512)
     return Recipe(
         tuple(scales or (in_proportion(size, min(crops)) for size in sizes)),
         layer,
-        over_scales or ("average" if task.kind == "voc" else "stack"),  # type: ignore[arg-type]
+        over_scales or ("average" if voc else "stack"),  # type: ignore[arg-type]
         task.flip and flips,
     )
 
@@ -84,6 +86,8 @@ def transfer(
     log: Callable[[str], None] = print,
 ) -> Results:
     """Describes, learns, tests; each net alone, several stacked too, and raw pixels.
+
+    Of actions each of them twice: of the images, and of these and the persons' boxes (Table 12).
 
     Args:
         weights: weight files.
@@ -105,32 +109,41 @@ def transfer(
     checkpoint.check_writable(out / "transfer.json")
     configs = [checkpoint.read_header(path).config for path in weights]
     task = task.used()
-    for name, part in task.parts.items():
-        file = out / f"{name}.npy"
-        describe_files(
-            weights, part, recipe, file, device=device, workers=workers, progress=progress
-        )
-    rows = np.concatenate([np.load(out / f"{name}.npy") for name in task.parts])
-    read = ~np.isnan(rows[:, 0])
+    seen = [task, cut_to_boxes(task)] if task.kind == "voc-action" else [task]
+    described = []
+    for one in seen:
+        for name, part in one.parts.items():
+            file = out / f"{name}.npy"
+            describe_files(
+                weights, part, recipe, file, device=device, workers=workers, progress=progress
+            )
+        described.append(np.concatenate([np.load(out / f"{name}.npy") for name in one.parts]))
+    read = ~np.isnan(np.sum([rows[:, 0] for rows in described], axis=0))
     if unread := int((~read).sum()):
-        log(f"left out: {unread:,} of {len(read):,} images cannot be read")
+        what = "images" if len(seen) == 1 else "persons"
+        log(f"left out: {unread:,} of {len(read):,} {what} cannot be read")
     task = _readable(task, read)
     fitted = _Fitted(out / "fits.json", task, sorted(grid), version)
     found = []
     bar = tqdm(
         desc="learning", unit="class", leave=False, disable=None if progress else True,
         total=(len(configs) + (len(configs) > 1) + 1)
-        * len(task.splits) * len(task.class_names) * (len(grid) + 1),
+        * len(seen) * len(task.splits) * len(task.class_names) * (len(grid) + 1),
     )  # fmt: skip
     with bar:
-        for name, nets, own in [
-            *_representations(configs, recipe, rows),
-            ("raw pixels", [], raw_pixels(task, workers, progress=progress)),
-        ]:
+        of_each = [
+            [
+                *_representations(configs, recipe, rows),
+                ("raw pixels", list[str](), raw_pixels(one, workers, progress=progress)),
+            ]
+            for one, rows in zip(seen, described, strict=True)
+        ]
+        for name, nets, setting, own in _settings(*of_each):
             fits = [fitted(own, split, i, bar.update) for i, split in enumerate(task.splits)]
             if not all(fit["converged"] for fit in fits):
                 log(f"{name}: liblinear did not converge for every C")
-            found.append(_row(name, nets, own.shape[1], fits))
+            row = _row(name, nets, own.shape[1], fits)
+            found.append(row if setting is None else {"setting": setting} | row)
     results: Results = {
         "data": {
             "name": task.name,
@@ -198,6 +211,20 @@ def _representations(
         for i, title in enumerate(titles):
             yield title, [title], _unit(rows[:, owners == i])
     yield " & ".join(titles), titles, rows
+
+
+def _settings(
+    images: Iterable[tuple[str, list[str], Rows]],
+    boxes: Iterable[tuple[str, list[str], Rows]] | None = None,
+) -> Iterator[tuple[str, list[str], str | None, Rows]]:
+    """Names, nets, Table 12's settings and rows; without boxes there are no settings."""
+    if boxes is None:
+        yield from ((name, nets, None, rows) for name, nets, rows in images)
+        return
+    for (name, nets, image), (_, _, box) in zip(images, boxes, strict=True):
+        whole, both = paper.TABLE_12
+        yield f"{name}, {whole}", nets, whole, image
+        yield f"{name}, {both}", nets, both, _unit(np.hstack([_unit(image), _unit(box)]))
 
 
 def raw_pixels(task: Task, workers: int = 0, *, progress: bool = False) -> Rows:

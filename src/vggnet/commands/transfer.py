@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vggnet.splits import Splits
     from vggnet.transfer import Results
 
+_DATA_SETS = ["VOC-2007", "VOC-2012", "Caltech-101", "Caltech-256"]
+"""Of Table 11."""
+
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -35,7 +38,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "data",
         metavar="DATA",
         help="digits, fashion-mnist, fashion-mnist:DIR, a folder with train/ and val/ or test/, "
-        "one with a folder for each class, or a VOC root (ImageSets/Main and JPEGImages)",
+        "one with a folder for each class, or a VOC root (ImageSets and JPEGImages)",
     )
     parser.add_argument(
         "--out",
@@ -46,9 +49,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--protocol",
-        help="own (the data set's split), voc, caltech-101 (30 training and up to 50 test images "
-        "of each class, 3 splits) or caltech-256 (60, the rest, 3) (default: own, or voc's for a "
-        "VOC root)",
+        help="own (the data set's split), voc, voc-action (of persons in boxes), caltech-101 (30 "
+        "training and up to 50 test images of each class, 3 splits) or caltech-256 (60, the rest, "
+        "3) (default: own, or voc's for a VOC root)",
     )
     parser.add_argument(
         "--train-per-class",
@@ -151,12 +154,14 @@ def _grid(text: str) -> list[float]:
 
 
 def text(results: "Results") -> str:
-    """What was measured, in the layout of the paper's Table 11 and beside it."""
+    """What was measured, in the layout of the paper's Table 11 or 12 and beside it."""
     protocol, recipe = results["protocol"], results["descriptors"]
     rows = results["rows"]
     splits = rows[0]["splits"]
     data, draw = results["data"], protocol["draw"]
-    how = f"{splits[0]['train']:,} training and {splits[0]['test']:,} test images"
+    actions = protocol["name"] == "voc-action"
+    how = f"{splits[0]['train']:,} training and {splits[0]['test']:,} test "
+    how += "persons" if actions else "images"
     if draw["train_per_class"] or draw["test_per_class"]:
         times = f"{len(splits)} times" if len(splits) > 1 else "once"
         how += f", drawn {times} by seed {draw['seed']}"
@@ -176,20 +181,23 @@ def text(results: "Results") -> str:
         f"{'stacked' if recipe['over_scales'] == 'stack' else 'averaged'}, "
         f"{'with' if recipe['flips'] else 'without'} flips; linear SVM",
         f"{measure}, percent, {spread}",
-        "to the right the paper's Table 11, of nets trained on ILSVRC-2012",
+        "to the right the paper's Table 12, of D & E trained on ILSVRC-2012"
+        if actions
+        else "to the right the paper's Table 11, of nets trained on ILSVRC-2012",
         "",
     ]
     head = ["", "length", "C", measure]
     other = {"11-point": "area", "area": "11-point"}.get(protocol["average_precision"])
     if other:
         head.append(f"mAP, {other}")
-    cells = [[*head, "VOC-2007", "VOC-2012", "Caltech-101", "Caltech-256"]]
+    data_sets = ["VOC-2012 action"] if actions else _DATA_SETS
+    cells = [[*head, *data_sets]]
     for row in rows:
         chosen = ", ".join(f"{C:g}" for C in sorted({fit["C"] for fit in row["splits"]}))
         own = [row["name"], f"{row['length']:,}", chosen, _value(row)]
         if other:
             own.append(f"{row['splits'][0][other]:.1f}")
-        cells.append([*own, *_theirs(row["nets"])])
+        cells.append([*own, *(_of_actions(row) if actions else _theirs(row["nets"]))])
     lines.append(align(cells))
     if len(protocol["C"]) > 1:
         ends = {protocol["C"][0], protocol["C"][-1]}
@@ -205,6 +213,11 @@ def _value(row: dict[str, Any]) -> str:
         return f"{row['value']:.1f}±{row['sd']:.1f}"
     low, high = row["splits"][0]["interval"]
     return f"{row['value']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _of_actions(row: dict[str, Any]) -> list[str]:
+    """Table 12's number of a setting, which is of D & E stacked, beside every net."""
+    return [str(paper.TABLE_12[row["setting"]]) if row["nets"] else "–"]
 
 
 def _theirs(nets: list[str]) -> list[str]:
