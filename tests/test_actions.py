@@ -85,6 +85,8 @@ def test_persons_and_their_boxes(root: Path) -> None:
     task = read_actions(root)
     assert (task.class_names, task.rule, task.kind) == (tuple(COLOURS), "area", "voc-action")
     assert [len(part) for part in task.parts.values()] == [2 * IMAGES] * 2
+    assert task.images is not None
+    assert task.images.tolist() == np.repeat(np.arange(2 * IMAGES), 2).tolist()
     assert task.labels[:4].tolist() == [[-1, 1], [1, -1], [1, -1], [-1, 1]]
     train = task.parts["train"]
     assert train.name(1) == "JPEGImages/2012_train0.jpg#3"
@@ -126,6 +128,8 @@ def test_only_the_box_tells(root: Path, weights: Path, capsys: pytest.CaptureFix
     for image, both in zip(rows[::2], rows[1::2], strict=True):
         assert (image["setting"], both["setting"]) == ("image", "image and box")
         assert image["value"] < 75 < 99 < both["value"]
+        # With an image both its persons are drawn, and it says the same of both.
+        assert image["splits"][0]["interval"] == pytest.approx([50, 50])
     ends = {
         line.split("  ")[0]: line.split()[-1] for line in text.splitlines() if ", image" in line
     }

@@ -21,7 +21,7 @@ from vggnet.cli import main
 from vggnet.configs import Boxes, Config
 from vggnet.datasets import Dataset, Part, open_dataset
 from vggnet.images import rescale
-from vggnet.localize import Guess, Localiser, known_class_boxes, localise
+from vggnet.localize import Guess, Localiser, Windows, known_class_boxes, localise
 from vggnet.located import Located, of_dense, of_known_class
 from vggnet.model import VGG, Provenance
 from vggnet.recipes import localiser
@@ -36,7 +36,7 @@ def net(boxes: Boxes | None, seed: int = 0, **provenance: Any) -> VGG:
     model = VGG(config)
     vggnet.initialize.initialize_(model, "he", torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        model.fc8.weight *= 0.02 if boxes else 0.1  # type: ignore[operator, union-attr]
+        model.fc8.weight *= 0.02  # type: ignore[operator, union-attr]
         if boxes:
             model.fc8.bias += torch.tensor([0.1, -0.1, 0.5, 0.7]).repeat(config.outputs // 4)  # type: ignore[operator, union-attr]
     model.provenance = Provenance(**provenance)
@@ -77,21 +77,45 @@ def test_known_classes_boxes_are_those_of_centre_crops(boxes: Boxes) -> None:
         np.testing.assert_allclose(box, expected, atol=1e-3)
 
 
+def crop_map(model: VGG, view: Tensor) -> Tensor:
+    """What a net says of each of the map's windows alone."""
+    rows, columns = (side // 32 for side in view.shape[2:])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    model.score_map(view[:, :, 32 * i : 32 * i + CROP, 32 * j : 32 * j + CROP])
+                    for j in range(columns)
+                ],
+                dim=-1,
+            )
+            for i in range(rows)
+        ],
+        dim=-2,
+    )[:, :, 0, 0]
+
+
 def literally(
-    members: list[Localiser], image: np.ndarray, guesses: int, merge: float, flips: bool
+    members: list[Localiser],
+    image: np.ndarray,
+    guesses: int,
+    merge: float,
+    flips: bool,
+    windows_as: Windows,
 ) -> list[Guess]:
     """Protocol 2, window by window, in float64."""
+    of = crop_map if windows_as == "crops" else VGG.score_map
     posterior, terms, windows = torch.zeros(K).double(), 0, []
     for member in members:
         boxes, classifier = (deepcopy(one).double() for one in (member.boxes, member.classifier))
         for Q in member.scales:  # noqa: N806
             scaled = rescale(image, Q)
             terms += 1
-            maps = [classifier.score_map(tensor(scaled))[0]]
+            maps = [of(classifier, tensor(scaled))[0]]
             if flips:
-                maps.append(classifier.score_map(tensor(scaled[:, ::-1]))[0])
+                maps.append(of(classifier, tensor(scaled[:, ::-1]))[0])
             posterior += torch.stack([m.mean((1, 2)).softmax(0) for m in maps]).mean(0)
-            outputs = boxes.score_map(tensor(scaled))[0]
+            outputs = of(boxes, tensor(scaled))[0]
             for i in range(outputs.shape[1]):
                 for j in range(outputs.shape[2]):
                     windows.append(
@@ -125,18 +149,18 @@ def literally(
 
 
 @pytest.mark.parametrize("boxes", ["scr", "pcr"])
-@pytest.mark.parametrize("flips", [True, False])
-def test_dense_boxes_are_the_literal_ones(boxes: Boxes, flips: bool) -> None:
+@pytest.mark.parametrize(("flips", "windows"), [(True, "dense"), (False, "dense"), (True, "crops")])
+def test_boxes_of_windows_are_the_literal_ones(boxes: Boxes, flips: bool, windows: Windows) -> None:
     """Two nets, at two scales and one; images of several sizes, of which some go together."""
     members = [
         Localiser(net(boxes, 0), net(None, 1), (40, 70)),
         Localiser(net("pcr", 2), net(None, 3), (64,)),
     ]
     several = [*images(), images()[0][::-1].copy()]
-    found = list(localise(members, several, guesses=2, merge=0.6, flips=flips))
+    found = list(localise(members, several, guesses=2, windows=windows, merge=0.6, flips=flips))
     for image, guesses in zip(several, found, strict=True):
         assert not isinstance(guesses, InputError)
-        expected = literally(members, image, 2, 0.6, flips)
+        expected = literally(members, image, 2, 0.6, flips, windows)
         assert [guess.label for guess in guesses] == [guess.label for guess in expected]
         for guess, other in zip(guesses, expected, strict=True):
             assert guess.posterior == pytest.approx(other.posterior, abs=1e-5)
@@ -222,7 +246,11 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(InputError, match=why):
             next(localise([member], images()))
     member = Localiser(pcr, classifier, (40,))
-    for options, why in (({"merge": 0.0}, "merge 0"), ({"guesses": 0}, "guesses 0")):
+    for options, why in (
+        ({"merge": 0.0}, "merge 0"),
+        ({"guesses": 0}, "guesses 0"),
+        ({"windows": "all"}, "windows"),
+    ):
         with pytest.raises(InputError, match=why):
             next(localise([member], images(), **options))
     with pytest.raises(InputError, match="no nets"):
@@ -386,15 +414,14 @@ def test_the_commands(
         (8, [40], [[40]], "pcr", "fc"),
         (8, [40], [[40]], "pcr", "all"),
         (None, [64], [[64]], "pcr", "all"),
-        (None, [40], [[40]], "pcr", "all"),
-        (None, [64], [[64]], "pcr", "all"),
+        *[(None, [S], [[S]], "pcr", "all") for S in (40, 40, 64, 64)],
         (9, [40], [[40]], "pcr", "all"),
         (9, [64], [[64]], "pcr", "all"),
         (9, [64], [[59, 64]], "pcr", "all"),
         (9, [40, 64], [[40], [59, 64]], "pcr", "all"),
     ]
     assert [row["paper"]["error"] for row in found["rows"][:3]] == [36.4, 34.3, 33.1]
-    assert [row["paper"]["val"] for row in found["rows"][6:]] == [29.5, 28.2, 27.5, 26.9]
+    assert [row["paper"]["val"] for row in found["rows"][8:]] == [29.5, 28.2, 27.5, 26.9]
     assert all(row["n"] == 8 for row in found["rows"])
     compared = [(one["worse"], one["better"]) for one in found["comparisons"]]
     a, b = "A/40 pcr all", "A/64 pcr all"
@@ -402,7 +429,8 @@ def test_the_commands(
         (f"A/40 {w}, centre crop at 40, class known", f"A/40 {x}, centre crop at 40, class known")
         for w, x in (("scr fc", "pcr fc"), ("pcr fc", "pcr all"))
     ] + [
-        (f"{x}, centre crop at {S}, class known", f"{x}, dense at {S}, class known")
+        (f"{x}, {one} at {S}, class known", f"{x}, {other} at {S}, class known")
+        for one, other in (("centre crop", "dense"), ("dense", "windows as crops"))
         for x, S in ((a, 40), (b, 64))
     ]
     fc, classifier = (
@@ -414,7 +442,7 @@ def test_the_commands(
     assert fc["fc8.weight"].shape[0] == 8
 
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
-    assert len(kept) == 10
+    assert len(kept) == 12
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} == kept
     assert json.loads((out / "localisation.json").read_text()) == found

@@ -112,6 +112,19 @@ def test_intervals() -> None:
         assert high - low < 0.2
 
 
+def test_rows_of_one_image_are_drawn_together() -> None:
+    """All rows twice have the same average precision: so have all draws of images."""
+    rng = np.random.default_rng(0)
+    labels = one_of(np.repeat([0, 1], 40), 2)
+    scores = labels + rng.normal(0, 1.5, labels.shape)
+    images = np.tile(rng.permutation(80), 2)
+    twice, both = np.tile(scores, (2, 1)), np.tile(labels, (2, 1))
+    found = precision_interval(twice, both, "area", images)
+    order = np.argsort(images[:80])
+    assert found == pytest.approx(precision_interval(scores[order], labels[order], "area"))
+    assert np.ptp(precision_interval(twice, both, "area")) < 0.85 * np.ptp(found)
+
+
 def test_the_bootstraps_spread_is_that_of_new_images() -> None:
     """Against the standard deviation over data sets that are drawn anew."""
     rng = np.random.default_rng(1)

@@ -50,7 +50,9 @@ def read_actions(root: Place) -> Task:
             boxes.append(_box(path, known[one], number)[None])
             names.append(f"JPEGImages/{one}.jpg#{number}")
         parts[name] = replace(lists.images(name), names=names, boxes=boxes)
-    return lists.task("voc-action", parts)
+    ids = [example[0] for examples in lists.examples.values() for example in examples]
+    images = np.unique(ids, return_inverse=True)[1]
+    return replace(lists.task("voc-action", parts), images=images)
 
 
 def _objects(path: Path) -> list[Box | None]:

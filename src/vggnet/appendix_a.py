@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ from vggnet.scoring import gain_interval, mcnemar
 from vggnet.train import OnBadImage, train
 
 RESULTS = "localisation.json"
+Method = Literal["centre-crop", "dense", "crops"]
+"""crops: the windows of the dense map, each looked at alone."""
 _NUMBERS = ("n", "unread", "top1", "top1_interval", "top5", "top5_interval")
+_WORDS = {"centre-crop": "centre crop", "dense": "dense", "crops": "windows as crops"}
 _ALONE = World()
 
 
@@ -50,7 +53,7 @@ class Row:
 
     runs: tuple[Run, ...]
     Q: tuple[tuple[int, ...], ...]
-    dense: bool
+    method: Method
     known: bool
     """Whether the class is known."""
     published: paper.BoxRow | paper.DenseBoxes | None = None
@@ -88,17 +91,18 @@ def rows_of(runs: Sequence[Run], crop: int) -> list[Row]:
     the dense map, the class being known; Table 9."""
     best = [run for run in runs if (run.boxes, run.tune) == ("pcr", "all")]
     rows = [
-        Row((run,), ((run.S,),), False, True, published)
+        Row((run,), ((run.S,),), "centre-crop", True, published)
         for run, published in zip(runs, paper.TABLE_8, strict=False)
     ]
-    rows += [Row((run,), ((run.S,),), False, True) for run in best[1:]]
-    rows += [Row((run,), ((run.S,),), True, True) for run in best]
-    alone = [Row((run,), ((run.S,),), True, False) for run in best]
+    rows += [Row((run,), ((run.S,),), "centre-crop", True) for run in best[1:]]
+    several: tuple[Method, ...] = ("dense", "crops")
+    rows += [Row((run,), ((run.S,),), method, True) for run in best for method in several]
+    alone = [Row((run,), ((run.S,),), "dense", False) for run in best]
     last, Q = best[-1], multi_scale(best[-1].S, crop)[:2]  # noqa: N806, in the paper {352, 384}
-    dense = [*alone, Row((last,), (Q,), True, False)] if Q[0] >= crop else alone
+    dense = [*alone, Row((last,), (Q,), "dense", False)] if Q[0] >= crop else alone
     if len(best) > 1:
         scales = (*((run.S,) for run in best[:-1]), dense[-1].Q[0])
-        dense.append(Row(tuple(best), scales, True, False))
+        dense.append(Row(tuple(best), scales, "dense", False))
     # The paper's rows, where the nets are as its: one S, or two of D.
     published = dict(zip(range(4), paper.TABLE_9, strict=True)) if len(dense) == 4 else {}
     return rows + [replace(row, published=published.get(i)) for i, row in enumerate(dense)]
@@ -197,10 +201,11 @@ class Member:
 
 def _key(row: Row, members: Sequence[Member], data: Dataset, merge: float) -> str:
     """A hash over what a row's errors depend on."""
-    what = [data.test.fingerprint, data.flip, row.dense, row.known, merge if row.dense else None]
+    alone = row.method == "centre-crop"
+    what = [data.test.fingerprint, data.flip, row.method, row.known, None if alone else merge]
     for member in members:
         files = [checkpoint.sha256(path) for path in (member.boxes, member.classifier)]
-        what.append([*(files if row.dense else files[:1]), member.Q])
+        what.append([*(files[:1] if alone else files), member.Q])
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
@@ -223,9 +228,10 @@ def _measure(
         for one in members
     ]
     options: Any = {"workers": workers, "on_bad": on_bad, "world": world, "progress": label}
-    if row.dense:
-        return of_dense(nets, data.test, known=row.known, merge=merge, flips=data.flip, **options)
-    return of_known_class(nets[0].boxes, data.test, members[0].Q[0], **options)
+    if row.method == "centre-crop":
+        return of_known_class(nets[0].boxes, data.test, members[0].Q[0], **options)
+    options |= {"windows": row.method, "merge": merge, "flips": data.flip}
+    return of_dense(nets, data.test, known=row.known, **options)
 
 
 def _write(found: Located, path: Path) -> None:
@@ -238,7 +244,7 @@ def title(row: Row) -> str:
     nets = " & ".join(f"{run.net}/{run.S} {run.boxes} {run.tune}" for run in row.runs)
     scales = " & ".join(",".join(map(str, Q)) for Q in row.Q)
     known = ", class known" * row.known
-    return f"{nets}, {'dense' if row.dense else 'centre crop'} at {scales}{known}"
+    return f"{nets}, {_WORDS[row.method]} at {scales}{known}"
 
 
 def _results(
@@ -255,14 +261,16 @@ def _results(
 
 def _comparisons(rows: Sequence[Row], measured: Sequence[Located]) -> list[dict[str, Any]]:
     """What the paper says is better after what it says is worse: PCR after SCR, all layers after
-    the FC layers, and after each centre crop the same net's dense map, the class being known."""
+    the FC layers, and after each centre crop the same net's dense map, the class being known; and
+    after that its windows as crops, of which the paper says nothing."""
     known = [i for i, row in enumerate(rows) if row.known]
     pairs = [(0, 1), (1, 2)]
     pairs += [
         (i, k)
         for i in known
         for k in known
-        if rows[i].runs == rows[k].runs and rows[k].dense and not rows[i].dense
+        if rows[i].runs == rows[k].runs
+        if (rows[i].method, rows[k].method) in (("centre-crop", "dense"), ("dense", "crops"))
     ]
     return [_compared(rows[i], rows[k], measured[i], measured[k]) for i, k in pairs]
 
@@ -276,7 +284,7 @@ def _row(row: Row, found: Located) -> dict[str, Any]:
         "Q": row.Q,
         "boxes": row.runs[0].boxes,
         "tune": row.runs[0].tune,
-        "method": "dense" if row.dense else "centre-crop",
+        "method": row.method,
         "class_known": row.known,
         **{name: getattr(found, name) for name in _NUMBERS},
         "paper": None if row.published is None else asdict(row.published),

@@ -47,7 +47,7 @@ def text(results: dict[str, Any]) -> str:
         "wrong at an IoU of 1/2 or less. Paper: net D on ILSVRC-2012 and 2014.",
         "Table 8: one centre crop, the class being known\n"
         + align([("tuned layers", "regression", "here", "paper"), *first]),
-        "Dense boxes against one centre crop, the class being known\n"
+        "Dense boxes, and those of the same windows as crops, the class being known\n"
         + align([("nets", "here"), *others]),
         "Table 9: dense, five guesses\n"
         + align([("S", "Q", "top-5 here", "top-1 here", "paper val", "paper test"), *second]),

@@ -8,8 +8,9 @@ taken, of all scales and nets; boxes that lie close are merged; the one of the h
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from vggnet.readers import TestImages, Views
 MERGE = 0.5
 """IoU from which two boxes are merged. The paper gives no number."""
 GUESSES = 5
+Windows = Literal["dense", "crops"]
 _CHUNK = 32
 """Images that are looked at together."""
 _BATCH_PIXELS = 8 * 224 * 224
@@ -133,6 +135,7 @@ def localise(
     *,
     labels: NDArray[np.int64] | None = None,
     guesses: int = GUESSES,
+    windows: Windows = "dense",
     merge: float = MERGE,
     flips: bool = True,
     workers: int = 0,
@@ -145,6 +148,10 @@ def localise(
         images: H×W×3 of uint8, RGB.
         labels: n, where the classes are known: each image's is its one guess.
         guesses: classes that get a box, 1 or more; fewer where there are not so many.
+        windows: dense: the nets look at the whole image, and what is beside a window is seen too,
+            as in the paper. crops: at each of the same windows alone, as in training. That matters
+            where crops are small beside what a value of pool5 sees, 212 pixels in net D: there
+            dense boxes are worse.
         merge: IoU from which boxes are merged, above 0 and up to 1.
         flips: whether the classes' posteriors are averaged with those of the mirrored image.
         workers: processes that read images.
@@ -168,15 +175,18 @@ def localise(
     if not 0 < merge <= 1:
         raise InputError(f"merge {merge} is not an IoU above 0 and up to 1")
     scales = sorted({scale for member in members for scale in member.scales})
-    dense = _Dense(members, scales, min(guesses, classes.pop()), merge, flips)
+    if windows not in get_args(Windows):
+        raise InputError(f"windows {windows!r} are not known: take dense or crops")
+    maps = _dense if windows == "dense" else _crops
+    guesser = _Guesser(members, scales, min(guesses, classes.pop()), merge, flips, maps)
     for start, chunk in _chunks(images, scales, workers):
         read = [(start + i, views) for i, views in enumerate(chunk) if isinstance(views, Views)]
         known = None if labels is None else torch.from_numpy(labels[[i for i, _ in read]])
-        found = iter(dense([views for _, views in read], known))
+        found = iter(guesser([views for _, views in read], known))
         yield from (views if isinstance(views, InputError) else next(found) for views in chunk)
 
 
-class _Dense:
+class _Guesser:
     """Protocol 2 of some images at a time."""
 
     def __init__(
@@ -186,11 +196,12 @@ class _Dense:
         guesses: int,
         merge: float,
         flips: bool,
+        maps: "_Maps",
     ) -> None:
         nets = [(_engine(one.boxes), _engine(one.classifier), one.scales) for one in members]
         # A net that gives boxes, its classifier, and which of an image's views they look at.
         self.terms = [(boxes, net, scales.index(Q)) for boxes, net, own in nets for Q in own]
-        self.guesses, self.merge, self.flips = guesses, merge, flips
+        self.guesses, self.merge, self.flips, self.maps = guesses, merge, flips, maps
 
     def __call__(self, images: list[Views], known: Tensor | None) -> list[list[Guess]]:
         if not images:
@@ -202,7 +213,7 @@ class _Dense:
         ratings: list[list[Tensor]] = [[] for _ in images]
         for (net, _, scale), of_term in zip(self.terms, cells, strict=True):
             side = net.config.crop
-            for i, numbers in _dense(net, [views[scale] for views in images]):
+            for i, numbers in self.maps(net, [views[scale] for views in images]):
                 classes = labels[i]
                 rows, columns = numbers.shape[1:]
                 of_classes = numbers.reshape(-1, 4, rows * columns).mT
@@ -224,11 +235,11 @@ class _Dense:
         for _, net, scale in self.terms:
             of_term = [torch.empty(0)] * len(images)
             views = [of_image[scale] for of_image in images]
-            for i, scores in _dense(net, views):
+            for i, scores in self.maps(net, views):
                 of_term[i] = scores.softmax(0)
                 total[i] += scores.mean((1, 2)).double().softmax(0)
             if self.flips:
-                for i, scores in _dense(net, [view[:, ::-1] for view in views]):
+                for i, scores in self.maps(net, [view[:, ::-1] for view in views]):
                     total[i] += scores.mean((1, 2)).double().softmax(0)
             cells.append(of_term)
         return total / (len(self.terms) * (1 + self.flips)), cells
@@ -276,3 +287,17 @@ def _dense(net: Fast | VGG, images: Sequence[Pixels]) -> Iterator[tuple[int, Ten
             if not maps.isfinite().all():
                 raise RunError("the net's values are not finite: its weights are damaged")
             yield from zip(some, maps, strict=True)
+
+
+def _crops(net: Fast | VGG, images: Sequence[Pixels]) -> Iterator[tuple[int, Tensor]]:
+    """As `_dense`, but each of the map's windows is looked at alone."""
+    crop = net.config.crop
+    for i, image in enumerate(images):
+        rows, columns = (side // _CELL - crop // _CELL + 1 for side in image.shape[:2])
+        corners = [(_CELL * r, _CELL * c) for r in range(rows) for c in range(columns)]
+        views = [image[top : top + crop, left : left + crop] for top, left in corners]
+        found = torch.cat([outputs.flatten(1) for _, outputs in _dense(net, views)], dim=1)
+        yield i, found.reshape(-1, rows, columns)
+
+
+_Maps = Callable[[Fast | VGG, Sequence[Pixels]], Iterator[tuple[int, Tensor]]]

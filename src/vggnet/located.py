@@ -14,7 +14,7 @@ from vggnet.datasets import Part
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad
-from vggnet.localize import MERGE, Localiser, known_class_boxes, localise
+from vggnet.localize import MERGE, Localiser, Windows, known_class_boxes, localise
 from vggnet.model import VGG
 from vggnet.readers import shard
 from vggnet.scoring import wilson
@@ -88,6 +88,7 @@ def of_dense(
     part: Part,
     *,
     known: bool = False,
+    windows: Windows = "dense",
     merge: float = MERGE,
     flips: bool = True,
     workers: int = 0,
@@ -98,7 +99,7 @@ def of_dense(
     """The error of protocol 2; a guess is right when class and box are, for any of the instances.
 
     Args:
-        members, merge, flips, workers: as for `localise`.
+        members, windows, merge, flips, workers: as for `localise`.
         part: images whose boxes are known.
         known: whether the class is known, as by protocol 1; then there is one guess.
         on_bad: gets the index of an image that cannot be read, and why; it is left out. Without it
@@ -114,7 +115,13 @@ def of_dense(
     def found(own: Part) -> Iterator[list[tuple[int, Tensor]] | InputError]:
         labels = own.labels if known else None
         for guesses in localise(
-            members, own.images, labels=labels, merge=merge, flips=flips, workers=workers
+            members,
+            own.images,
+            labels=labels,
+            windows=windows,
+            merge=merge,
+            flips=flips,
+            workers=workers,
         ):
             if isinstance(guesses, InputError):
                 yield guesses

@@ -69,7 +69,9 @@ def precisions(scores: Scores, labels: Labels, rule: Rule) -> NDArray[np.float64
     return np.array([average_precision(*column, rule) for column in columns])
 
 
-def precision_interval(scores: Scores, labels: Labels, rule: Rule) -> tuple[float, float]:
+def precision_interval(
+    scores: Scores, labels: Labels, rule: Rule, images: NDArray[np.int64] | None = None
+) -> tuple[float, float]:
     """The 95 % interval of the mean average precision, 0 to 1, by the bootstrap's percentiles.
 
     The images are drawn anew, with replacement, 1,000 times by a fixed seed; a class of which none
@@ -78,9 +80,13 @@ def precision_interval(scores: Scores, labels: Labels, rule: Rule) -> tuple[floa
     Args:
         scores, labels: n×K.
         rule: as for `average_precision`.
+        images: n, the image of each row where several rows are of one, which is drawn with all of
+            them: they are not independent. None: each row is an image.
     """
-    rng, n = np.random.Generator(np.random.PCG64(0)), len(scores)
-    counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(_DRAWS)])
+    own = np.arange(len(scores)) if images is None else np.unique(images, return_inverse=True)[1]
+    rng, n = np.random.Generator(np.random.PCG64(0)), own.max() + 1
+    drawn = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(_DRAWS)]
+    counts = np.stack(drawn)[:, own]
     found = np.empty((_DRAWS, scores.shape[1]))
     for k in range(scores.shape[1]):
         order = _ranking(scores[:, k], labels[:, k])

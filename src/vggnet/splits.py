@@ -43,9 +43,9 @@ class Splits:
 DRAWS: dict[Kind, Splits] = {
     "own": Splits(),
     "voc": Splits(),
-    "voc-action": Splits(),
     "caltech-101": Splits(30, 50, 3),
     "caltech-256": Splits(60, None, 3),
+    "voc-action": Splits(),
 }
 """The protocols' (Appendix B)."""
 
@@ -76,6 +76,8 @@ class Task:
     """Of the average precision that is reported; None: the mean class recall is."""
     draw: Splits = DRAWS["own"]
     """How the splits were drawn."""
+    images: NDArray[np.int64] | None = None
+    """n: of several persons in one image the same number; None: each is an image of its own."""
 
     def used(self) -> "Task":
         """The same task without the images that are in none of its splits."""
@@ -90,7 +92,8 @@ class Task:
             Split(np.searchsorted(chosen, s.train), np.searchsorted(chosen, s.test))
             for s in self.splits
         ]
-        return replace(self, parts=parts, labels=self.labels[chosen], splits=splits)
+        images = None if self.images is None else self.images[chosen]
+        return replace(self, parts=parts, labels=self.labels[chosen], splits=splits, images=images)
 
 
 def _subset(part: Part, chosen: NDArray[np.int64]) -> Part:

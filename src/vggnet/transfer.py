@@ -272,6 +272,8 @@ class _Fitted:
         for chosen in (split.train, split.test):
             digest.update(rows[chosen].tobytes())
             digest.update(self.task.labels[chosen].tobytes())
+            if self.task.images is not None:
+                digest.update(self.task.images[chosen].tobytes())
         key = digest.hexdigest()
         if key not in self.known:
             self.known[key] = self._learnt(rows, split, seed, step)
@@ -293,7 +295,10 @@ class _Fitted:
         if rule is None:
             interval = recall_interval(scores, tested)
         else:
-            interval = precision_interval(scores, tested, rule)
+            images = self.task.images
+            interval = precision_interval(
+                scores, tested, rule, None if images is None else images[split.test]
+            )
         found = {
             "train": len(own),
             "test": len(tested),

@@ -34,6 +34,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--guesses", type=int, default=1, help="classes that get a box (default 1)")
     parser.add_argument(
+        "--windows",
+        default="dense",
+        help="dense: the nets look at the whole picture (default); crops: at each window alone, "
+        "which is better where crops are small",
+    )
+    parser.add_argument(
         "--merge", type=float, default=0.5, help="IoU from which boxes are merged (default 0.5)"
     )
     parser.add_argument(
@@ -79,7 +85,9 @@ def run(args: argparse.Namespace) -> None:
         except InputError as error:
             raise InputError(f"{paths[0]} with {paths[1]}: {error}") from None
         members.append(member)
-    (found,) = localise(members, [image], guesses=args.guesses, merge=args.merge)
+    (found,) = localise(
+        members, [image], guesses=args.guesses, windows=args.windows, merge=args.merge
+    )
     if isinstance(found, InputError):
         raise found
     names = members[0].classifier.provenance.class_names
