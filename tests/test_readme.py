@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import vggnet
+from vggnet import box_tables
 from vggnet.cli import COMMANDS, main
 from vggnet.formats import torchvision
 from vggnet.recipes import adaptation
@@ -168,3 +169,8 @@ def test_the_forward_figures_are_those_of_the_committed_results() -> None:
     for batch in ("b1", "b8"):
         assert f"{found[batch]['ratio']:.3f}" in text
         assert found[batch]["ratio"] <= 1.03
+
+
+def test_the_figures_of_localisation_are_those_of_the_committed_results() -> None:
+    page = (ROOT / "docs" / "localisation.md").read_text()
+    assert box_tables.text(results_of("localisation.json")) in page
