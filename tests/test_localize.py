@@ -496,6 +496,8 @@ def test_mistakes_are_one_line(
         (["train-boxes", *classifiers[:1] * 2, "digits", *out], "the same net and S"),
         (["train-boxes", classifiers[0], "digits", *out], "not known where the objects are"),
         (["evaluate", boxes, "digits"], "no classes"),
+        (["convert", boxes, str(tmp_path / "x.pth")], "gives boxes"),
+        (["predict", boxes, str(picture)], "no classes"),
         (["export", boxes, "--format", "onnx", "--out", "x.onnx"], "no classes"),
     ):
         assert main(command) == 2, command

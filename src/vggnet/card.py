@@ -157,6 +157,7 @@ def _head(model: VGG) -> str:
         f"{config.width:g} of the paper's width" * (config.width != 1),
         "with batch normalisation, which the paper has not" * config.batch_norm,
         f"{config.in_channels} channels in" * (config.in_channels != 3),
+        "giving boxes, no class scores" * (config.boxes is not None),
     ]
     more = "".join(f", {option}" for option in options if option)
     return (

@@ -167,4 +167,8 @@ def convert(
         raise InputError(f"{target}: is the source itself: choose another name")
     checkpoint.check_writable(target)
     model = load(source, preprocessing=preprocessing, class_names=class_names)
+    if ending != ".safetensors" and model.config.boxes is not None:
+        raise InputError(
+            f"{source}: gives boxes, which no other software's VGG does: keep the file"
+        )
     return model, WRITERS[ending](model, target)
