@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from vggnet.images import Pixels
 from vggnet.remote import forget
 from vggnet.shards import is_sharded, read_shards
 from vggnet.storage import EncodedImages, entries, exists, is_file, place_of
+
+T = TypeVar("T")
 
 STATISTICS_IMAGES = 10_000
 """Of a larger training set, the mean and the colours are those of so many of its images."""
@@ -52,16 +54,15 @@ class Part:
 
     def subset(self, kept: NDArray[np.int64]) -> "Part":
         """Some of its images, by their indices, in the order given."""
-        chosen, images = kept.tolist(), self.images
-        return Part(
-            images.subset(kept)
-            if isinstance(images, EncodedImages)
-            else [images[i] for i in chosen],
-            self.labels[kept],
-            None if self.names is None else [self.names[i] for i in chosen],
-            self.left_out,
-            None if self.boxes is None else [self.boxes[i] for i in chosen],
-        )
+        images, names = self.images, self.names
+        chosen = kept.tolist()
+        some: Sequence[Pixels]
+        if isinstance(images, EncodedImages):
+            some = files = images.subset(kept)
+            own = files.names if names is images.names else _chosen(names, chosen)
+        else:
+            some, own = [images[i] for i in chosen], _chosen(names, chosen)
+        return Part(some, self.labels[kept], own, self.left_out, _chosen(self.boxes, chosen))
 
     def name(self, i: int) -> str:
         """What to call image `i`: its file, or its index in this part."""
@@ -103,6 +104,10 @@ class Part:
                 digest.update(f"{image.shape} {image.dtype}\n".encode())
                 digest.update(image.tobytes())
         return digest.hexdigest()
+
+
+def _chosen(items: Sequence[T] | None, indices: list[int]) -> list[T] | None:
+    return None if items is None else [items[i] for i in indices]
 
 
 @dataclass(frozen=True)
