@@ -149,6 +149,10 @@ def reproduce(
     on_bad = None if on_bad_image == "stop" else lambda _, why: log(f"left out: {why}")
     if data.test.boxes is None:
         raise InputError(f"{data.name}: it is not known where the objects are: give their boxes")
+    for path in classifiers:
+        names = checkpoint.read_header(path).provenance.class_names
+        if names is not None and names != data.class_names:
+            raise InputError(f"{path}: its classes are not those of {data.name}")
     checkpoint.check_writable(out / RESULTS)
     crop = checkpoint.read_header(classifiers[0]).config.crop
     rows = rows_of(runs, crop)

@@ -36,7 +36,7 @@ from vggnet.model import VGG
 from vggnet.predictions import pyarrow
 from vggnet.readers import TestImages, Views
 from vggnet.shards import is_sharded
-from vggnet.storage import EncodedImages, exists, place_of
+from vggnet.storage import exists, place_of
 
 Scales = Literal["average", "stack"]
 SUFFIXES = (".npy", ".npz", ".parquet")
@@ -351,15 +351,9 @@ def _chunks(
     if not of_chunks:
         return
     indices = np.concatenate(of_chunks)
-    found = describe(models, _chosen(part.images, indices), recipe, workers=workers)
+    found = describe(models, part.subset(indices).images, recipe, workers=workers)
     for chosen in of_chunks:
         yield chosen, [next(found) for _ in chosen]
-
-
-def _chosen(images: Sequence[Pixels], indices: NDArray[np.int64]) -> Sequence[Pixels]:
-    if isinstance(images, EncodedImages):
-        return images.subset(indices)
-    return [images[i] for i in indices.tolist()]
 
 
 def _names_digest(part: Part) -> str:

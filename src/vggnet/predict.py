@@ -13,7 +13,7 @@ from vggnet.images import Pixels, rescale
 from vggnet.inference import engine
 from vggnet.model import VGG
 from vggnet.protocols import Averaging, Method, Protocol, single_scale
-from vggnet.storage import EncodedImages, Names, Place, read
+from vggnet.storage import EncodedImages, Names, Place, read, stamp
 
 TOP = 5
 CHUNK = 64
@@ -173,4 +173,5 @@ class Pictures(EncodedImages):
         )
 
     def stamps(self) -> Iterator[tuple[str, int, int]]:
-        raise NotImplementedError
+        for name, place in zip(self.names, self.places, strict=True):
+            yield (name, len(place), 0) if isinstance(place, bytes) else (name, *stamp(place))

@@ -43,13 +43,17 @@ def opened(name: str) -> "Dataset":
     return data
 
 
-def reading_flags(parser: argparse.ArgumentParser, during: str) -> None:
-    """How images in files are read; `during` says what happens to bad ones in the course of it."""
+def workers_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
         help="processes that read images (default: as many as there is use for)",
     )
+
+
+def reading_flags(parser: argparse.ArgumentParser, during: str) -> None:
+    """How images in files are read; `during` says what happens to bad ones in the course of it."""
+    workers_flag(parser)
     parser.add_argument(
         "--on-bad-image",
         choices=("skip", "stop"),

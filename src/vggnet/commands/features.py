@@ -11,6 +11,7 @@ from vggnet.commands.arguments import (
     fast_flag,
     numbers,
     say,
+    workers_flag,
     workers_of,
 )
 from vggnet.errors import InputError
@@ -48,11 +49,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--over-scales", default="average", help="average (default) or stack them")
     parser.add_argument("--no-flips", action="store_true", help="without mirrored images")
     parser.add_argument("--no-normalise", action="store_true", help="not to length 1")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes that read images (default: as many as there is use for)",
-    )
+    workers_flag(parser)
     device_flag(parser)
     fast_flag(parser)
 

@@ -15,6 +15,7 @@ from vggnet.commands.arguments import (
     fast_flag,
     numbers,
     say,
+    workers_flag,
     workers_of,
 )
 from vggnet.errors import InputError, RunError
@@ -73,11 +74,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heatmap-scale", type=int, help="Q of heat maps in pixels (default: twice the crop)"
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes that read pictures (default: as many as there is use for)",
-    )
+    workers_flag(parser)
     device_flag(parser)
     fast_flag(parser)
 

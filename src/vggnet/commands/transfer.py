@@ -13,6 +13,7 @@ from vggnet.commands.arguments import (
     fast_flag,
     numbers,
     say,
+    workers_flag,
     workers_of,
 )
 from vggnet.errors import InputError
@@ -87,11 +88,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         help="values of the SVM's C to choose from, on a fifth of the training images (default "
         "0.01,0.1,1,10,100)",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes that read images (default: as many as there is use for)",
-    )
+    workers_flag(parser)
     device_flag(parser)
     fast_flag(parser)
 
