@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import vggnet
+from encoding import encoded
 from photos import photo, write_photos
 from vggnet import InputError
 from vggnet.cli import main
 from vggnet.model import VGG, Provenance
-from vggnet.predict import Answer, Predictor
+from vggnet.predict import Answer, Pictures, Predictor
 
 CLASSES = ("cat", "dog, hound", "owl/bird")
 
@@ -68,7 +69,7 @@ def test_the_protocol_is_the_nets_own() -> None:
 def test_heat_maps_interpolate_the_score_map() -> None:
     model = net()
     image = np.asarray(photo(np.random.default_rng(1), 96, 160))
-    found = Predictor(model).heat_maps(image, [2, 0], scale=96)  # as it is: nothing is rescaled
+    found = Predictor(model).heat_maps(image, [2, 0], (96, 160))
     assert found.shape == (2, 96, 160)
     view = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     cells = model.score_map(view).detach().softmax(1)[0]  # 3×5: windows' middles at 16, 48, …
@@ -82,7 +83,29 @@ def test_heat_maps_interpolate_the_score_map() -> None:
     np.testing.assert_allclose(found[:, 0, 0], cells[[2, 0], 0, 0], atol=1e-6)  # beyond a middle
     middle = (cells[2, 0, 0] + cells[2, 0, 1]) / 2
     assert found[0, 0, 31:33].mean() == pytest.approx(float(middle), abs=1e-5)
-    assert Predictor(model).heat_maps(image, [0]).shape == (1, 96, 160)
+    smaller = Predictor(model).heat_maps(image, [2], (48, 80))
+    np.testing.assert_allclose(smaller[0], found[0].reshape(48, 2, 80, 2).mean((1, 3)), atol=0.01)
+    assert Predictor(model).heat_map_scale() == 64
+    with pytest.raises(InputError, match="31 is smaller"):
+        Predictor(model).heat_map_scale(31)
+
+
+@pytest.mark.parametrize("method", ["dense", "multi-crop+dense", "centre-crop"])
+def test_views_give_the_same_posteriors(method: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    contents = [encoded(photo(rng, 70, 60 + 9 * i), "JPEG") for i in range(3)]
+    predictor = Predictor(net(), method=method, scales=[40, 50])  # type: ignore[arg-type]
+    pictures = Pictures(contents, list("abc"))
+    found = predictor.of_views([predictor.views(pictures.open(i)) for i in range(3)])
+    np.testing.assert_array_equal(found, predictor.posteriors(pictures)[0])
+
+
+def test_pixels_through_the_net() -> None:
+    dense = Predictor(net(), scales=[40, 50])
+    assert dense.pixels_through(80, 160) == 2 * (40 * 80 + 50 * 100)
+    crop = Predictor(net(), method="centre-crop")
+    assert crop.pixels_through(80, 160) == 32 * 32
+    assert Predictor(net(), method="multi-crop").pixels_through(80, 160) == 2 * 25 * 32 * 32
 
 
 def test_the_table(weights: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

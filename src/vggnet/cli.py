@@ -26,6 +26,7 @@ from vggnet.commands import (
     plan,
     predict,
     reproduce,
+    serve,
     train,
     train_boxes,
     transfer,
@@ -58,6 +59,7 @@ COMMANDS = {
         transfer.run,
     ),
     "predict": Command("what is in pictures", predict.flags, predict.run),
+    "serve": Command("answers over HTTP, and a page that shows them", serve.flags, serve.run),
     "train-boxes": Command(
         "nets that say where the object is; Tables 8 to 10 (Appendix A)",
         train_boxes.flags,

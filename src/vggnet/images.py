@@ -29,7 +29,7 @@ _WHOLE_IS_FASTER = 4
 """PyTorch's resize is vectorised and takes whole images; Pillow's computes a window alone, and is
 faster where the rescaled image has more than so many times the window's pixels (docs/LOG.md)."""
 Image.init()
-_FORMATS = tuple(name for name in (
+FORMATS = tuple(name for name in (
     "JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"
 ) if name in Image.OPEN)  # fmt: skip
 """What is read, whatever a name says. Not what Pillow leaves to other programs, such as EPS."""
@@ -87,19 +87,34 @@ class EncodedImage:
     Args:
         content: the file's bytes.
         name: for messages.
+        formats: what is taken, as Pillow calls it.
+        most_pixels: an image of more is refused before it is decoded; Pillow refuses more than 179
+            million.
 
     Raises:
         InputError: as `decode`, also where pixels are asked for.
     """
 
-    def __init__(self, content: bytes, name: str) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        name: str,
+        *,
+        formats: tuple[str, ...] = FORMATS,
+        most_pixels: int | None = None,
+    ) -> None:
         self.name = name
         self._content = content
         self._all: Pixels | None = None
         with _explained(name):
             if not content:
                 raise InputError("is empty: copy it again or remove it")
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            image = Image.open(io.BytesIO(content), formats=formats)
+            width, height = image.size
+            if most_pixels is not None and width * height > most_pixels:
+                raise InputError(
+                    f"has {width}×{height} pixels; at most {most_pixels:,} are taken: scale it down"
+                )
             self.format: str = image.format or "unknown"
             """As Pillow calls it: JPEG, PNG, …; by the content."""
             self.damaged: bool | None = None
@@ -112,7 +127,6 @@ class EncodedImage:
                 return
             self._image = image
             self._turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-            width, height = image.size
             self.shape = (width, height) if self._turned in (5, 6, 7, 8) else (height, width)
 
     def pixels(self) -> Pixels:
@@ -213,7 +227,7 @@ class EncodedImage:
 
     def _by_pillow(self, reduction: int) -> Pixels:
         # Opened anew: Pillow's draft cannot be taken back, and another view may need more.
-        with Image.open(io.BytesIO(self._content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(self._content), formats=FORMATS) as image:
             assert isinstance(image, Image.Image)
             if reduction > 1:
                 width, height = image.size

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
-from vggnet.evaluate import Net, check_scales, combined, measure
-from vggnet.images import Pixels, rescale
-from vggnet.inference import engine
+from vggnet.evaluate import Measured, Net, check_scales, combined, measure
+from vggnet.images import EncodedImage, Pixels, scaled_size
+from vggnet.inference import Fast, engine
 from vggnet.model import VGG
-from vggnet.protocols import Averaging, Method, Protocol, single_scale
+from vggnet.protocols import Averaging, Method, Protocol, Term, single_scale
 from vggnet.storage import EncodedImages, Names, Place, read, stamp
 
 TOP = 5
@@ -36,7 +36,8 @@ class Predictor:
     """A net and a test protocol, ready to answer.
 
     Args:
-        model: with a classifier; on a CPU it is computed by `vggnet.fast`.
+        model: with a classifier; on a CPU a `VGG` is computed by `vggnet.fast`. What `vggnet.fast`
+            gave serves several predictors.
         method, averaging: as for `evaluate.posteriors`.
         scales: smallest sides Q in pixels; by default the net's S, the middle of its range where it
             is jittered.
@@ -50,7 +51,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: VGG,
+        model: VGG | Fast,
         *,
         method: Method = "dense",
         scales: Sequence[int] | None = None,
@@ -70,7 +71,7 @@ class Predictor:
         self.protocol = Protocol(config.title, known.S, tuple(scales), method, averaging, flips)
         check_scales(config, self.protocol.Q)
         on_cpu = model.mean.device.type == "cpu"
-        self.net: Net = engine(model) if on_cpu else model.eval()
+        self.net: Net = engine(model) if on_cpu and isinstance(model, VGG) else model.eval()
         self.class_names = known.class_names or tuple(map(str, range(config.num_classes)))
 
     def posteriors(
@@ -101,43 +102,70 @@ class Predictor:
             raise InputError(f"top {top} is not 1 or more")
         for start in range(0, len(images), CHUNK):
             found, bad = self.posteriors(images[start : start + CHUNK], workers=workers)
-            # Of equal posteriors the class of the lower index comes first, as in errors.
-            order = np.argsort(-found, axis=1, kind="stable")[:, :top]
-            for i, labels in enumerate(order.tolist()):
-                if i in bad:
-                    yield InputError(bad[i])
-                    continue
-                names = tuple(self.class_names[label] for label in labels)
-                yield Answer(tuple(labels), names, tuple(found[i, labels].tolist()))
+            for i, row in enumerate(found):
+                yield InputError(bad[i]) if i in bad else self.answer(row, top)
+
+    def answer(self, posteriors: NDArray[np.float64], top: int = TOP) -> Answer:
+        """The likeliest classes of a row of posteriors, K values.
+
+        Of equal ones the class of the lower index comes first, as in errors.
+        """
+        labels = np.argsort(-posteriors, kind="stable")[:top].tolist()
+        names = tuple(self.class_names[label] for label in labels)
+        return Answer(tuple(labels), names, tuple(posteriors[labels].tolist()))
+
+    def views(self, image: EncodedImage) -> list[Pixels]:
+        """The picture rescaled to each Q, for `of_views`."""
+        return [image.rescaled(scale) for scale in self.protocol.Q]
+
+    def of_views(self, pictures: Sequence[Sequence[Pixels]]) -> NDArray[np.float64]:
+        """`posteriors` of pictures that are rescaled already: of each its `views`."""
+        found: dict[Term, Measured] = {}
+        for i, scale in enumerate(self.protocol.Q):
+            terms = [term for term in self.protocol.terms if term.Q == scale]
+            # An image of smallest side Q is not rescaled again.
+            found |= measure([self.net], [views[i] for views in pictures], [terms])[0]
+        return combined(found, self.protocol.terms).posteriors
+
+    def pixels_through(self, height: int, width: int) -> int:
+        """What a picture of this size costs: pixels of all views that go through the net."""
+        total = 0
+        for term in self.protocol.terms:
+            size = scaled_size(height, width, term.Q)
+            seen = term.windows(*size, self.net.config.crop)
+            total += sum(rows * columns for _, _, rows, columns in seen) * (1 + term.flips)
+        return total
+
+    def heat_map_scale(self, scale: int | None = None) -> int:
+        """Q of heat maps: by default twice the crop, where a picture has some 8×8 windows.
+
+        Raises:
+            InputError: for a scale that cannot be.
+        """
+        scale = 2 * self.net.config.crop if scale is None else scale
+        check_scales(self.net.config, [scale])
+        return scale
 
     def heat_maps(
-        self, image: Pixels, labels: Sequence[int], scale: int | None = None
+        self, view: Pixels, labels: Sequence[int], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Where the net sees classes: G×H×W, 0 to 1, for a picture of H×W.
+        """Where the net sees classes: G×H×W, 0 to 1.
 
         The soft-max of each cell of the dense score map (§3.2), laid over the picture: at the
         middle of its window a pixel has the cell's posterior, in between the values are
         interpolated, and beyond the outermost middles they stay.
 
         Args:
-            image: H×W×3 of uint8, RGB.
+            view: the picture rescaled to `heat_map_scale`, h×w×3 of uint8, RGB.
             labels: G classes.
-            scale: Q in pixels; by default twice the crop, where a picture has some 8×8 windows.
-
-        Raises:
-            InputError: for a scale that cannot be.
+            size: H and W of the maps, of the picture's proportions.
         """
-        config = self.net.config
-        scale = 2 * config.crop if scale is None else scale
-        check_scales(config, [scale])
-        view = rescale(image, scale)
         pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             scores = self.net.score_map(pixels.to(self.net.mean.device)).float().cpu()[0]
         cells = scores.softmax(0)[list(labels)].numpy()
-        height, width = image.shape[:2]
-        down = _weights(cells.shape[1], height, view.shape[0], config.crop)
-        across = _weights(cells.shape[2], width, view.shape[1], config.crop)
+        down = _weights(cells.shape[1], size[0], view.shape[0], self.net.config.crop)
+        across = _weights(cells.shape[2], size[1], view.shape[1], self.net.config.crop)
         found: NDArray[np.float32] = (down @ cells @ across.T).astype(np.float32)
         return found
 

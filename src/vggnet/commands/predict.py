@@ -23,7 +23,7 @@ from vggnet.info import align
 from vggnet.protocols import Method
 
 if TYPE_CHECKING:
-    from vggnet.images import Pixels
+    from vggnet.images import EncodedImage
     from vggnet.predict import Answer, Pictures, Predictor
 
 FORMATS = ("table", "jsonl", "csv")
@@ -88,7 +88,6 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"top {args.top} is not 1 or more")
 
     from vggnet import checkpoint
-    from vggnet.evaluate import check_scales
     from vggnet.pictures import pictures_of
     from vggnet.predict import Predictor
 
@@ -108,8 +107,7 @@ def run(args: argparse.Namespace) -> None:
             averaging=args.averaging,
             flips=False if args.no_flips else None,
         )
-        if args.heatmap_scale is not None:
-            check_scales(model.config, [args.heatmap_scale])
+        predictor.heat_map_scale(args.heatmap_scale)
     except InputError as error:
         raise InputError(f"{args.weights}: {error}") from None
     how: dict[str, str | int] = {
@@ -170,7 +168,7 @@ def _answer(
                 continue
             sink.write(name, answer)
             if args.heatmap is not None:
-                _draw(args, predictor, rest.open(i).pixels(), name, answer)
+                _draw(args, predictor, rest.open(i), name, answer)
     if unread == len(names):
         raise InputError(f"none of {unread:,} pictures can be read")
     where = f", listed in {bad.path}" if bad is not None and unread else ""
@@ -181,17 +179,22 @@ def _answer(
 
 
 def _draw(
-    args: argparse.Namespace, predictor: "Predictor", image: "Pixels", name: str, answer: "Answer"
+    args: argparse.Namespace,
+    predictor: "Predictor",
+    image: "EncodedImage",
+    name: str,
+    answer: "Answer",
 ) -> None:
     from vggnet import drawing
 
-    maps = predictor.heat_maps(image, answer.labels, args.heatmap_scale)
+    view = image.rescaled(predictor.heat_map_scale(args.heatmap_scale))
+    maps = predictor.heat_maps(view, answer.labels, image.shape)
     # No two pictures have one name: folders become part of it.
     stem = name.replace("://", "/").strip("/").replace("/", "-")
     for place, (label, values) in enumerate(zip(answer.names, maps, strict=True), 1):
         safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in label)[:40]
         out = args.heatmap / f"{stem}-{place}-{safe}.png"
-        drawing.save_picture(drawing.overlaid(image, values), out)
+        drawing.save_picture(drawing.overlaid(image.pixels(), values), out)
 
 
 class _Sink:
