@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vggnet.commands.arguments import (
     choose_engine,
@@ -12,6 +13,9 @@ from vggnet.commands.arguments import (
     say,
 )
 from vggnet.errors import InputError
+
+if TYPE_CHECKING:
+    from socket import socket
 
 KEY = "VGGNET_API_KEY"
 
@@ -82,18 +86,23 @@ def run(args: argparse.Namespace) -> None:
     if not 0.1 <= args.patience <= 3600:
         raise InputError(f"patience {args.patience} is not from 0.1 to 3600 seconds")
     try:
-        from vggnet.serve import examples, server
-        from vggnet.serve.app import create
+        from vggnet.serve import app, server  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs {error.name}: pip install 'vggnet[serve]'") from None
+    key = args.api_key or os.environ.get(KEY) or None
+    server.check_key(args.host, key)
+    with server.bound(args.host, args.port) as found:
+        _serve(args, found, key)
+
+
+def _serve(args: argparse.Namespace, listening: "socket", key: str | None) -> None:
     from vggnet import checkpoint
+    from vggnet.serve import examples, server
+    from vggnet.serve.app import create
     from vggnet.serve.batching import Batcher
     from vggnet.serve.metrics import Metrics
     from vggnet.serve.service import Limits, Service
 
-    key = args.api_key or os.environ.get(KEY) or None
-    server.check_key(args.host, key)
-    listening = server.bound(args.host, args.port)
     limits = Limits(
         body=args.max_body << 20,
         pixels=args.max_pixels * 1_000_000,
@@ -108,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
         service = Service(model, limits)
     except InputError as error:
         raise InputError(f"{args.weights}: {error}") from None
-    found = (
+    shown = (
         examples.from_folder(args.examples)
         if args.examples is not None
         else examples.embedded(service.default.class_names)
@@ -121,4 +130,5 @@ def run(args: argparse.Namespace) -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"net {model.config.title}, {service.engine}")
     say(f"http://{host}:{port} answers; Ctrl-C ends it")
-    server.run(create(service, batcher, metrics, key, found), listening, args.patience)
+    app = create(service, batcher, metrics, key, shown)
+    server.of(app, args.patience).run([listening])

@@ -143,6 +143,8 @@ async def asked(request: Request, body: bytes, options: Options, limits: Limits)
             pictures, 422 for no picture or options that cannot be.
     """
     kind = kind_of(request)
+    if "content-encoding" in request.headers:
+        raise RefusedError(415, "content-encoding is not taken: send the body as it is")
     if kind == "multipart/form-data":
         found = await _form(request, body, options, limits)
     elif kind == "application/json":

@@ -37,7 +37,7 @@ def check_key(host: str, key: str | None) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A socket with an address of its own; it is `of`'s server that listens, once it can answer.
 
     Raises:
         InputError: for an address that is not this machine's, or is taken.
@@ -48,25 +48,27 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_CONNECTIONS)
+        found = socket.socket(family, kind, protocol)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+        except OSError:
+            found.close()
+            raise
     except OSError as error:
         raise InputError(
             f"{host}, port {port}: {error.strerror}: take another --host or --port"
         ) from None
-    return listening
+    return found
 
 
-def run(app: ASGIApp, listening: socket.socket, patience: float) -> None:
-    """Serves until SIGINT or SIGTERM; then nothing new is taken, and what was begun is answered.
+def of(app: ASGIApp, patience: float) -> uvicorn.Server:
+    """A server; its `run([socket])` serves until SIGINT or SIGTERM.
 
-    A second signal ends it at once.
+    Then nothing new is taken, and what was begun is answered. A second signal ends it at once.
 
     Args:
         app: what answers.
-        listening: a bound socket.
         patience: seconds that a client has to send a request's headers.
     """
     config = uvicorn.Config(
@@ -83,7 +85,7 @@ def run(app: ASGIApp, listening: socket.socket, patience: float) -> None:
         timeout_graceful_shutdown=_DRAIN,
         h11_max_incomplete_event_size=32 << 10,
     )
-    _Server(config).run([listening])
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
