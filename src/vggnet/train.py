@@ -411,7 +411,9 @@ class _Run:
 
     def _validated(self, part: Part) -> Result | Located:
         model, bad = self.learner.whole(), partial(self._bad_image, part)
-        options: dict[str, Any] = {"workers": self.workers, "on_bad": bad, "world": self.world}
+        # Images in memory are rescaled sooner than processes are started.
+        workers = default_workers(part.images, self.device.type) and self.workers
+        options: dict[str, Any] = {"workers": workers, "on_bad": bad, "world": self.world}
         scale = single_scale(self.config.S)
         if self.config.model.boxes is not None:
             return of_known_class(model, part, scale, **options)
