@@ -390,6 +390,7 @@ def test_recipes_are_the_papers() -> None:
         ({"momentum": 1.0}, "momentum 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
         ({"colour_shift": float("inf")}, "colour_shift inf"),
+        ({"erase": 1.5}, "erase 1.5 is not a chance"),
         ({"seed": -1}, "seed -1"),
     ],
 )

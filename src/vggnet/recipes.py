@@ -80,6 +80,8 @@ class TrainConfig:
     """How often the learning rate is divided by 10."""
     colour_shift: float = 0.1
     """Sigma of Krizhevsky's RGB shift; 0 for none."""
+    erase: float = 0.0
+    """Chance that a rectangle of a crop is erased (`augment.erased`); a departure, 0 for none."""
     flip: bool = True
     """Mirror images at random, where the data set says that a mirrored image keeps its class."""
     init: "Init" = "glorot"
@@ -116,6 +118,8 @@ class TrainConfig:
         for name in ("weight_decay", "colour_shift"):
             if not 0 <= (value := getattr(self, name)) < float("inf"):
                 raise InputError(f"{name} {value!r} is not 0 or more")
+        if not 0 <= self.erase <= 1:
+            raise InputError(f"erase {self.erase!r} is not a chance from 0 to 1")
         if self.tune not in get_args(Tune):
             raise InputError(f"tune {self.tune!r} is not known: take {' or '.join(get_args(Tune))}")
         if self.precision not in get_args(Precision):
@@ -132,11 +136,14 @@ class TrainConfig:
         return (self.S, self.S) if isinstance(self.S, int) else self.S
 
     def to_json(self) -> dict[str, Any]:
-        """All values, nested as the dataclasses are; `precision` and `boxes` only where they are
-        not the default, so that a run from before there was a choice is still the same run."""
+        """All values, nested as the dataclasses are; `precision`, `erase` and `boxes` only where
+        they are not the default, so that a run from before there was a choice is still the same.
+        """
         values = asdict(self)
         if self.precision == "float32":
             del values["precision"]
+        if not self.erase:
+            del values["erase"]
         if self.model.boxes is None:
             del values["model"]["boxes"]
         return values

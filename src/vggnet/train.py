@@ -221,6 +221,7 @@ class _Run:
             batch_size=config.batch_size,
             flip=config.flip,
             colour_shift=config.colour_shift,
+            erase=config.erase,
             seed=config.seed,
             workers=self.workers,
             pin=self.device.type == "cuda",
