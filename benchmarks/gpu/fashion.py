@@ -5,7 +5,7 @@
 
 The first trains and tests the runs of these nets, and those that they start from, several at a time
 on one GPU, in `--runs`; called again there it goes on where time was up. OUT gets what the report
-needs without the weights: archives of `LARGEST` bytes at most, written anew after every run, and
+needs without the weights: archives of 15 MiB at most, written anew after every run, and
 `progress.json`. The second, on any machine, unpacks the archives of several pieces and writes the
 report into OUT; of a run that two pieces have, the first counts. `--plan` says what a piece takes.
 
@@ -18,42 +18,27 @@ see `with_departures`. Validation images decide alone; of the tests none goes ba
 import argparse
 import json
 import platform
-import shutil
 import signal
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from pieces import TESTED, is_done, pack, report, unpack
 
 import vggnet
-from vggnet import claims
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache, note_sha256
 from vggnet.checkpoint import sha256
 from vggnet.datasets import Dataset, Part, open_dataset
-from vggnet.evaluate import Measured, combined, mean
 from vggnet.graph import Grid, Member, Row, Run, Settings, grid
 from vggnet.protocols import Method, multi_scale
 from vggnet.recipes import in_proportion
-from vggnet.reproduce import write_results
 from vggnet.results import weights_of
-from vggnet.runs import METRICS
-from vggnet.scoring import ranks
 from vggnet.train import train
 from vggnet.workers import Task, run_all
 
-LARGEST = 15 << 20
-"""Bytes of an archive."""
-TESTED = "tested.json"
-"""In the folder of a run that is trained and whose posteriors are all there."""
 SMALL = 40
 """Images of each part with --small."""
 _TO_BEGIN = 60.0
@@ -172,10 +157,6 @@ def machine(device: str) -> str:
     return torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
 
 
-def is_done(run: Run, out: Path) -> bool:
-    return (out / "runs" / run.name / TESTED).exists()
-
-
 def chosen(whole: Grid, nets: str | None) -> list[Run]:
     """The runs of these nets and those that they start from; the longest chains first."""
     known = dict.fromkeys(run.config.model.title for run in whole.runs)
@@ -226,112 +207,19 @@ def plan(runs: Sequence[Run], whole: Grid, data: Dataset) -> str:
     return "\n".join(lines)
 
 
-def pack(runs: Sequence[Run], out: Path, to: Path) -> None:
-    """Archives of what the report needs of the runs that are done."""
-    files: list[Path] = []
-    for run in runs:
-        if is_done(run, out):
-            folder = out / "runs" / run.name
-            weights = json.loads((folder / TESTED).read_text())["weights"]
-            files += [
-                folder / METRICS,
-                folder / TESTED,
-                folder / f"{weights_of(out, run).name}.sha256",
-            ]
-            files += sorted((out / "posteriors").glob(f"{weights[:8]}-*.safetensors"))
-    parts: list[list[Path]] = [[]]
-    size = 0
-    for file in files:
-        own = file.stat().st_size + 1024  # tar's header and filling
-        if parts[-1] and size + own > LARGEST - 10240:
-            parts.append([])
-            size = 0
-        parts[-1].append(file)
-        size += own
-    for number, part in enumerate(parts, start=1):
-        with tarfile.open(to / f"fashion-{number}.tar", "w") as archive:
-            for file in part:
-                archive.add(file, file.relative_to(out))
-
-
-def unpack(folders: Sequence[Path], out: Path) -> None:
-    """The archives of several pieces into one folder; a run that is there already stays."""
-    for folder in folders:
-        archives = sorted(folder.glob("fashion-*.tar"))
-        if not archives:
-            raise vggnet.InputError(
-                f"{folder}: no fashion-*.tar there: give OUT of an earlier call"
-            )
-        with tempfile.TemporaryDirectory() as name:
-            piece = Path(name)
-            for path in archives:
-                with tarfile.open(path) as archive:
-                    archive.extractall(piece, filter="data")
-            for run in sorted(piece.glob("runs/*")):
-                if not (out / "runs" / run.name).exists():
-                    shutil.copytree(run, out / "runs" / run.name)
-            shutil.copytree(piece / "posteriors", out / "posteriors", dirs_exist_ok=True)
-
-
-class Rows:
-    """Rows measured on a part of the data; all posteriors are kept."""
-
-    def __init__(self, part: Part, out: Path) -> None:
-        self.part, self.out = part, out
-        self.cache = PosteriorCache(out / "posteriors")
-
-    def measured(self, row: Row) -> Measured:
-        nets = []
-        for member in row.members:
-            terms = row.protocol_of(member).terms
-            (found,) = self.cache.measure([weights_of(self.out, member.run)], self.part, [terms])
-            nets.append(combined(found, terms))
-        forwards, adds = (sum(n.forwards for n in nets), sum(n.multiply_adds for n in nets))
-        return Measured(mean([net.posteriors for net in nets]), forwards, adds)
-
-    def wrong(self, row: Row) -> NDArray[np.bool_]:
-        return ranks(self.measured(row).posteriors, self.part.labels) > 0
-
-    def json(self, row: Row) -> dict[str, Any]:
-        found = self.measured(row).errors(self.part, row.protocol)
-        return {"section": row.section, "row": str(row.protocol), **found.to_json()}
-
-
-def report(whole: Grid, data: Dataset, settings: Settings, out: Path) -> None:
-    """The package's report of all runs that are done, and `beside.json`: departures, validation."""
-    done = tuple(run for run in whole.runs if is_done(run, out))
-    if not done:
-        raise vggnet.InputError(f"{out}: no run is finished there: train some first")
-    rows = tuple(row for row in whole.rows if all(m.run in done for m in row.members))
-    write_results(Grid(done, rows), data, settings, out)
-    test, validation = Rows(data.test, out), Rows(data.validation, out)
-    departures = [row for row in rows if row.section == "departure"]
-    # The paper's rows of the same nets by the same method, where they were measured.
-    faithful = {
-        (tuple(m.run.config.model.net for m in row.members), row.method): row
-        for row in rows
-        if row.section in ("table 5", "table 6")
-    }
-    pairs = [
-        (row, other)
-        for row in departures
-        if (other := faithful.get((tuple(m.run.config.model.net for m in row.members), row.method)))
-    ]
-    pairs += [(a, b) for b, a in pairwise(departures) if a.members == b.members]
-    tables = ("table 3", "table 4", "table 5", "table 6", "departure")
-    beside = {
-        "departures": [test.json(row) for row in departures],
-        "compared": [claims.compare(*pair, test.wrong) for pair in pairs],
-        "validation": [
-            validation.json(row)
-            for row in rows
-            if row.section in tables and row.members and row.method == "dense"
-        ],
-        "runs": {
-            run.name: json.loads((out / "runs" / run.name / TESTED).read_text()) for run in done
-        },
-    }
-    (out / "beside.json").write_text(json.dumps(beside, indent=1) + "\n")
+def setting(data: str, *, small: bool) -> tuple[Dataset, Settings, Grid]:
+    """The data set, how it is learnt, and everything that may be asked for."""
+    found = open_dataset(data)
+    settings = Settings(width=1.0, precision="bfloat16")
+    if small:
+        train, validation, test = (
+            Part(part.images[:SMALL], part.labels[:SMALL])
+            for part in (found.train, found.validation, found.test)
+        )
+        found = replace(found, train=train, validation=validation, test=test)
+        settings = Settings(width=1 / 32, epochs=1)
+    whole = grid(found.name, len(found.class_names), found.flip, settings)
+    return found, settings, with_departures(whole, settings)
 
 
 def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> None:
@@ -372,7 +260,7 @@ def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> No
     def over(*_: object) -> None:
         raise TimeIsUpError
 
-    signal.signal(signal.SIGALRM, over)
+    before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, max(1.0, end - time.monotonic()))
     try:
         if left:
@@ -388,6 +276,7 @@ def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> No
         log("all", "time is up: the same command goes on")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     pack(runs, args.runs, args.out)
     log("all", "end")
 
@@ -407,17 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(arguments)
-    data = open_dataset(args.data)
-    settings = Settings(width=1.0, precision="bfloat16")
-    if args.small:
-        train, validation, test = (
-            Part(part.images[:SMALL], part.labels[:SMALL])
-            for part in (data.train, data.validation, data.test)
-        )
-        data = replace(data, train=train, validation=validation, test=test)
-        settings = Settings(width=1 / 32, epochs=1)
-    whole = grid(data.name, len(data.class_names), data.flip, settings)
-    whole = with_departures(whole, settings)
+    data, settings, whole = setting(args.data, small=args.small)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.plan:
         print(plan(chosen(whole, args.nets), whole, data))
