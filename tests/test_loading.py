@@ -87,6 +87,25 @@ def test_one_image_has_another_size_in_another_epoch(data: Dataset) -> None:
     assert len({image.numpy().tobytes() for image in epochs}) > 4
 
 
+def test_erasing_changes_a_rectangle_and_nothing_else(data: Dataset) -> None:
+    pairs = zip(loader(data).epoch(0), loader(data, erase=0.5).epoch(0), strict=True)
+    shares, whole = [], 0
+    for plain, other in pairs:
+        assert (plain.shifts == other.shifts).all()
+        for a, b in zip(plain.images, other.images, strict=True):
+            differs = (a != b).any(dim=0)
+            if not differs.any():
+                whole += 1
+                continue
+            rows, columns = differs.any(dim=1).nonzero(), differs.any(dim=0).nonzero()
+            height, width = (int(x.max() - x.min()) + 1 for x in (rows, columns))
+            # Of the noise, hardly a pixel is as it was.
+            assert int(differs.sum()) > 0.95 * height * width
+            shares.append(height * width / 32**2)
+    assert 10 < whole < 30  # of 40, three deviations
+    assert 0.01 < min(shares) < max(shares) < 0.45
+
+
 @pytest.mark.parametrize("scale", [37, (37, 40)])
 def test_images_at_hand_and_on_demand_give_the_same_crops(
     scale: Any, data: Dataset, monkeypatch: pytest.MonkeyPatch

@@ -390,6 +390,7 @@ def test_recipes_are_the_papers() -> None:
         ({"momentum": 1.0}, "momentum 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
         ({"colour_shift": float("inf")}, "colour_shift inf"),
+        ({"erase": 1.5}, "erase 1.5 is not a chance"),
         ({"seed": -1}, "seed -1"),
     ],
 )
@@ -409,7 +410,12 @@ def test_recipes_of_deeper_runs_are_the_papers() -> None:
     assert (at_384(small).S, jittered(small).S) == (55, (37, 73))
     # The embedded data sets' own numbers, another for runs that start from trained nets.
     assert on_digits(at_384(small)).epochs < on_digits(deeper_256(small)).epochs
-    assert on_fashion_mnist(jittered(small)).epochs < on_fashion_mnist(a_256(small)).epochs
+    for width in (0.125, 1):
+        net = replace(small, width=width)
+        assert on_fashion_mnist(jittered(net)).epochs < on_fashion_mnist(a_256(net)).epochs
+    # At the paper's width all but the number of epochs is the paper's.
+    full = on_fashion_mnist(at_384(small))
+    assert replace(full, epochs=74, patience=5) == at_384(small)
     for fitted in (on_digits(jittered(small)), on_fashion_mnist(jittered(small))):
         assert (fitted.S, fitted.momentum, fitted.divisions) == ((37, 73), 0.9, 3)
     assert adaptation("fashion-mnist:/data/f") is adaptation("fashion-mnist")

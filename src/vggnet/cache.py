@@ -24,6 +24,22 @@ _PROTOCOLS = 2
 """Goes up when the same term of the same weights and images gives other posteriors."""
 
 
+def note_sha256(weights: Path) -> str:
+    """Notes a weight file's hash beside it, so that its posteriors are found without it.
+
+    Weights of the paper's width are half a gigabyte: they need not travel with their results.
+    """
+    found = checkpoint.sha256(weights)
+    checkpoint.write_atomically(
+        _note_of(weights), lambda temporary: temporary.write_text(f"{found}\n", "ascii")
+    )
+    return found
+
+
+def _note_of(weights: Path) -> Path:
+    return weights.with_name(f"{weights.name}.sha256")
+
+
 class PosteriorCache:
     """A folder of files, one for each net, images and term.
 
@@ -103,7 +119,10 @@ class PosteriorCache:
         return found
 
     def _sha256(self, path: Path) -> str:
-        """Of a weight file, read again only when it has changed."""
+        """Of a weight file, read again only when it has changed; where the weights were left
+        elsewhere, as a file beside them has noted it (`note_sha256`)."""
+        if not path.exists() and (noted := _note_of(path)).exists():
+            return noted.read_text("ascii").strip()
         status = checkpoint.existing(path).stat()
         known = path, status.st_size, status.st_mtime_ns
         if known not in self._hashes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vggnet.augment import ColourPCA, jittered_side, random_flip, random_window
+from vggnet.augment import ColourPCA, erased, jittered_side, random_flip, random_window
 from vggnet.boxes import in_window, mirrored
 from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
@@ -114,6 +114,7 @@ class TrainingImages:
         batch_size: images a batch, of all ranks together; an epoch's last batch has what is left.
         flip: mirror each image with a chance of one half.
         colour_shift: sigma of the RGB shift; 0 leaves colours alone.
+        erase: chance that a rectangle of a crop is erased.
         seed: with the epoch and an image's index, decides its crop, flip and shift.
         workers: processes that read, decode and crop; 0 for this one. They stay until `close`.
         pin: give batches in pinned memory, for a GPU.
@@ -130,6 +131,7 @@ class TrainingImages:
         flip: bool,
         colour_shift: float,
         seed: int,
+        erase: float = 0.0,
         workers: int = 0,
         pin: bool = False,
         rank: int = 0,
@@ -150,7 +152,8 @@ class TrainingImages:
         count = _AHEAD * workers + 2
         self._slots = _Slots(count, -(-batch_size // ranks), crop) if workers else None
         self._views = _Views(
-            images, data.train, data.colour_pca, S, crop, flip, colour_shift, seed, self._slots,
+            images, data.train, data.colour_pca, S, crop, flip, colour_shift, erase, seed,
+            self._slots,
         )  # fmt: skip
         self._sampler = _Sampler(images, batch_size, seed, rank, ranks)
         self._loader: DataLoader[tuple[int, _Written]] | None = None
@@ -276,6 +279,7 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
         crop: int,
         flip: bool,
         colour_shift: float,
+        erase: float,
         seed: int,
         slots: _Slots | None,
     ) -> None:
@@ -283,7 +287,8 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
         self.labels, self.boxes = part.labels, part.boxes
         # Of the whole images, since those in memory may be kept rescaled.
         self.shapes = [image.shape[:2] for image in part.images] if _in_memory(part) else []
-        self.flip, self.colour_shift, self.seed, self.slots = flip, colour_shift, seed, slots
+        self.flip, self.colour_shift, self.erase = flip, colour_shift, erase
+        self.seed, self.slots = seed, slots
 
     def __getitem__(self, request: _Request) -> tuple[int, _Written]:
         assert self.slots is not None
@@ -340,12 +345,16 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
             image, flipped = random_flip(image, rng)
         view, shift = image.numpy(), self.pca.shift(rng, self.colour_shift)
         if self.boxes is None:
-            return view, shift, _NOWHERE
+            return self._erased(view, rng), shift, _NOWHERE
         boxes = self.boxes[index]
-        # One instance, where there are several; drawn last, so that all else is as without boxes.
+        # One instance, where there are several; drawn so late that all else is as without boxes.
         box = boxes[rng.integers(len(boxes)) if len(boxes) > 1 else 0]
         numbers = in_window(box, shape, scaled, window)
-        return view, shift, mirrored(numbers) if flipped else numbers
+        return self._erased(view, rng), shift, mirrored(numbers) if flipped else numbers
+
+    def _erased(self, view: Pixels, rng: np.random.Generator) -> Pixels:
+        """What is drawn for this comes last, so that all else is as without it."""
+        return erased(view, rng, self.erase) if self.erase else view
 
 
 def _in_memory(part: Part) -> bool:

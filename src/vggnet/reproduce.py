@@ -90,10 +90,27 @@ def reproduce(
         for run in whole.runs
     }
     _run(whole, nodes, data, out, device, jobs, log or (lambda _: None))
+    if not world.is_first:
+        return results_of(whole, data, settings, out)
+    return write_results(whole, data, settings, out)
+
+
+def write_results(whole: Grid, data: Dataset, settings: Settings, out: Path) -> dict[str, Any]:
+    """Writes results.json, report.html and report.md of a grid whose runs are measured.
+
+    Weights need not be there where their hashes are noted (`cache.note_sha256`).
+
+    Args:
+        whole: the grid, or a part of it.
+        data: the data set.
+        settings: that the grid was made from.
+        out: the reproduction's folder.
+
+    Returns:
+        What `results.json` holds.
+    """
     results = results_of(whole, data, settings, out)
     metrics = {run.name: read_metrics(out / "runs" / run.name) for run in whole.runs}
-    if not world.is_first:
-        return results
     _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write(out / "report.md", report.markdown(results))
     # Its pictures last: one of them may not be there any more.

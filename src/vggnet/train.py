@@ -221,6 +221,7 @@ class _Run:
             batch_size=config.batch_size,
             flip=config.flip,
             colour_shift=config.colour_shift,
+            erase=config.erase,
             seed=config.seed,
             workers=self.workers,
             pin=self.device.type == "cuda",
@@ -411,7 +412,9 @@ class _Run:
 
     def _validated(self, part: Part) -> Result | Located:
         model, bad = self.learner.whole(), partial(self._bad_image, part)
-        options: dict[str, Any] = {"workers": self.workers, "on_bad": bad, "world": self.world}
+        # Images in memory are rescaled sooner than processes are started.
+        workers = default_workers(part.images, self.device.type) and self.workers
+        options: dict[str, Any] = {"workers": workers, "on_bad": bad, "world": self.world}
         scale = single_scale(self.config.S)
         if self.config.model.boxes is not None:
             return of_known_class(model, part, scale, **options)

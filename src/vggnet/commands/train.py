@@ -62,6 +62,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "weight_decay": "the L2 penalty's multiplier",
         "patience": "epochs without a lower validation error before the rate is divided by 10",
         "colour_shift": "sigma of the RGB shift, 0 for none",
+        "erase": "chance that a rectangle of a crop is erased; not in the paper",
         "init": "how weights are drawn: glorot, he, paper-variance, paper-std",
         "tune": "what learns: all, or fc for the FC layers alone",
         "seed": "one seed gives one loss curve",

@@ -1,0 +1,144 @@
+"""Pieces of a grid that was trained on several machines: packed, unpacked, and reported on.
+
+For fashion.py. Weights do not travel: at the paper's width those of a net are 160 MB and more.
+"""
+
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vggnet
+from vggnet import claims
+from vggnet.cache import PosteriorCache
+from vggnet.datasets import Dataset, Part
+from vggnet.evaluate import Measured, combined, mean
+from vggnet.graph import Grid, Row, Run, Settings
+from vggnet.reproduce import write_results
+from vggnet.results import weights_of
+from vggnet.runs import METRICS
+from vggnet.scoring import ranks
+
+LARGEST = 15 << 20
+"""Bytes of an archive."""
+TESTED = "tested.json"
+"""In the folder of a run that is trained and whose posteriors are all there."""
+
+
+def is_done(run: Run, out: Path) -> bool:
+    return (out / "runs" / run.name / TESTED).exists()
+
+
+def pack(runs: Sequence[Run], out: Path, to: Path) -> None:
+    """Archives of what the report needs of the runs that are done."""
+    files: list[Path] = []
+    for run in runs:
+        if is_done(run, out):
+            folder = out / "runs" / run.name
+            weights = json.loads((folder / TESTED).read_text())["weights"]
+            files += [
+                folder / METRICS,
+                folder / TESTED,
+                folder / f"{weights_of(out, run).name}.sha256",
+            ]
+            files += sorted((out / "posteriors").glob(f"{weights[:8]}-*.safetensors"))
+    parts: list[list[Path]] = [[]]
+    size = 0
+    for file in files:
+        own = file.stat().st_size + 1024  # tar's header and filling
+        if parts[-1] and size + own > LARGEST - 10240:
+            parts.append([])
+            size = 0
+        parts[-1].append(file)
+        size += own
+    for number, part in enumerate(parts, start=1):
+        with tarfile.open(to / f"fashion-{number}.tar", "w") as archive:
+            for file in part:
+                archive.add(file, file.relative_to(out))
+
+
+def unpack(folders: Sequence[Path], out: Path) -> None:
+    """The archives of several pieces into one folder; a run that is there already stays."""
+    for folder in folders:
+        archives = sorted(folder.glob("fashion-*.tar"))
+        if not archives:
+            raise vggnet.InputError(
+                f"{folder}: no fashion-*.tar there: give OUT of an earlier call"
+            )
+        with tempfile.TemporaryDirectory() as name:
+            piece = Path(name)
+            for path in archives:
+                with tarfile.open(path) as archive:
+                    archive.extractall(piece, filter="data")
+            for run in sorted(piece.glob("runs/*")):
+                if not (out / "runs" / run.name).exists():
+                    shutil.copytree(run, out / "runs" / run.name)
+            shutil.copytree(piece / "posteriors", out / "posteriors", dirs_exist_ok=True)
+
+
+class Rows:
+    """Rows measured on a part of the data; all posteriors are kept."""
+
+    def __init__(self, part: Part, out: Path) -> None:
+        self.part, self.out = part, out
+        self.cache = PosteriorCache(out / "posteriors")
+
+    def measured(self, row: Row) -> Measured:
+        nets = []
+        for member in row.members:
+            terms = row.protocol_of(member).terms
+            (found,) = self.cache.measure([weights_of(self.out, member.run)], self.part, [terms])
+            nets.append(combined(found, terms))
+        forwards, adds = (sum(n.forwards for n in nets), sum(n.multiply_adds for n in nets))
+        return Measured(mean([net.posteriors for net in nets]), forwards, adds)
+
+    def wrong(self, row: Row) -> NDArray[np.bool_]:
+        return ranks(self.measured(row).posteriors, self.part.labels) > 0
+
+    def json(self, row: Row) -> dict[str, Any]:
+        found = self.measured(row).errors(self.part, row.protocol)
+        return {"section": row.section, "row": str(row.protocol), **found.to_json()}
+
+
+def report(whole: Grid, data: Dataset, settings: Settings, out: Path) -> None:
+    """The package's report of all runs that are done, and `beside.json`: departures, validation."""
+    done = tuple(run for run in whole.runs if is_done(run, out))
+    if not done:
+        raise vggnet.InputError(f"{out}: no run is finished there: train some first")
+    rows = tuple(row for row in whole.rows if all(m.run in done for m in row.members))
+    write_results(Grid(done, rows), data, settings, out)
+    test, validation = Rows(data.test, out), Rows(data.validation, out)
+    departures = [row for row in rows if row.section == "departure"]
+    # The paper's rows of the same nets by the same method, where they were measured.
+    faithful = {
+        (tuple(m.run.config.model.net for m in row.members), row.method): row
+        for row in rows
+        if row.section in ("table 5", "table 6")
+    }
+    pairs = [
+        (row, other)
+        for row in departures
+        if (other := faithful.get((tuple(m.run.config.model.net for m in row.members), row.method)))
+    ]
+    pairs += [(a, b) for b, a in pairwise(departures) if a.members == b.members]
+    tables = ("table 3", "table 4", "table 5", "table 6", "departure")
+    beside = {
+        "departures": [test.json(row) for row in departures],
+        "compared": [claims.compare(*pair, test.wrong) for pair in pairs],
+        "validation": [
+            validation.json(row)
+            for row in rows
+            if row.section in tables and row.members and row.method == "dense"
+        ],
+        "runs": {
+            run.name: json.loads((out / "runs" / run.name / TESTED).read_text()) for run in done
+        },
+    }
+    (out / "beside.json").write_text(json.dumps(beside, indent=1) + "\n")
