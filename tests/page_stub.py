@@ -9,7 +9,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        # The page ends requests whose answer it no longer needs.
+        with suppress(ConnectionError):
+            self.wfile.write(content)
 
     def json(self, value: dict[str, Any], status: int = 200) -> None:
         self.answer(status, "application/json", json.dumps(value).encode())

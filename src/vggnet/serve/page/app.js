@@ -93,11 +93,18 @@ async function take(file) {
     return notify(`${name} cannot be read. Is it a folder?`);
   }
   if (!file.size) return notify(`${name} is empty.`);
-  for (const kind of Object.keys(running)) running[kind].abort();
+  for (const kind of ["predict", "heat", "maps"]) running[kind]?.abort();
   if (photo) URL.revokeObjectURL(photo.url);
-  photo = { name, body: file, url: URL.createObjectURL(file), size: null, records: new Map() };
+  const own = { name, body: file, url: URL.createObjectURL(file), size: null, records: new Map() };
+  photo = own;
   forget();
-  await showPicture(photo);
+  await showPicture(own);
+  if (own !== photo) return;
+  const [height, width] = own.size ?? [0, 0];
+  const { pixels } = model.limits;
+  if (height * width > pixels) {
+    return notify(`${name} has ${count(height * width)} pixels; the server takes ${count(pixels)} at most. Save it smaller.`);
+  }
   if (open) openMaps(open);
   predict();
 }
@@ -333,7 +340,7 @@ function listProtocols() {
   $("protocol-list").replaceChildren(...model.protocols.map((row, i) => {
     const radio = element("input", { type: "radio", name: "protocol", value: i, checked: i === Math.max(usual, 0) });
     return element("label", { className: "choice" }, radio,
-      element("span", { textContent: row.title }), element("output", { className: "cost" }));
+      element("span", { textContent: row.title }), element("span", { className: "cost" }));
   }));
   let timer;
   $("protocol-list").addEventListener("change", () => {
@@ -349,7 +356,7 @@ function listProtocols() {
 function showCommand() {
   const query = new URLSearchParams(options(chosen()));
   const authorization = model.key_needed ? "-H 'Authorization: Bearer KEY' " : "";
-  $("shell").textContent = `curl -H 'Content-Type: application/octet-stream' ${authorization}--data-binary @picture.jpg '${location.origin}/v1/predict?${query}'`;
+  $("shell").textContent = `curl -H 'Content-Type: application/octet-stream' ${authorization}--data-binary @picture.jpg '${location.origin}/v1/predict?${`${query}`.replaceAll("%2C", ",")}'`;
 }
 
 async function listExamples(signal) {
@@ -417,7 +424,11 @@ async function begin() {
     describe();
     listProtocols();
     showCommand();
-    drawNet($("stages"), model.layers, { onLook: (at) => { look(at); showField(true); }, onOpen: openMaps });
+    const onLook = (at) => {
+      if (at !== layer) look(at);
+      showField(true);
+    };
+    drawNet($("stages"), model.layers, { onLook, onOpen: (at) => { onLook(at); openMaps(at); } });
     $("net").hidden = false;
     look(model.layers[0]);
     paintScale($("scale"));

@@ -50,7 +50,10 @@ export function drawNet(root, layers, { onLook, onOpen }) {
     button.dataset.layer = layer.name;
     button.setAttribute("aria-label", sentence(layer));
     button.setAttribute("aria-pressed", "false");
-    button.addEventListener("pointerenter", () => onLook(layer));
+    button.addEventListener("pointermove", (event) => {
+      // Not when the page scrolls below a resting pointer: then the focus is what counts.
+      if (event.movementX || event.movementY) onLook(layer);
+    });
     button.addEventListener("focus", () => {
       for (const other of buttons) other.tabIndex = other === button ? 0 : -1;
       onLook(layer);
@@ -116,6 +119,7 @@ export function placeField(mark, layer, scale, [height, width]) {
   const unit = Math.min(height, width) / scale; // pixels of the picture for one of the net
   mark.style.width = `${(100 * layer.receptive_field * unit) / width}%`;
   mark.style.height = `${(100 * layer.receptive_field * unit) / height}%`;
+  mark.classList.toggle("beyond", layer.receptive_field * unit > Math.max(height, width));
 }
 
 export function fieldText(layer, scale, [height, width]) {
