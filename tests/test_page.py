@@ -12,7 +12,16 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    FileChooser,
+    Locator,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 import page_stub
 
@@ -320,7 +329,9 @@ def test_protocols(watched: Watched) -> None:
     model = watched.open()
     usual = (model["default"]["method"], model["default"]["scales"])
     rows = page.locator(".choice")
-    expect(rows.locator("span:not(.cost)")).to_have_text([row["title"] for row in model["protocols"]])
+    expect(rows.locator("span:not(.cost)")).to_have_text(
+        [row["title"] for row in model["protocols"]]
+    )
     [at] = [
         i for i, row in enumerate(model["protocols"]) if (row["method"], row["scales"]) == usual
     ]
@@ -493,7 +504,13 @@ def test_a_busy_server(watched: Watched) -> None:
 def test_a_lost_connection(watched: Watched) -> None:
     page = watched.page
     watched.refusals = True
-    watched.open()
+    page.route("**/v1/model", lambda route: route.abort("connectionrefused"))
+    page.goto(watched.server)
+    expect(page.get_by_role("alert")).to_contain_text("No connection to the server")
+    page.unroute("**/v1/model")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#net")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_empty()
     page.route(PREDICT, lambda route: route.abort("connectionrefused"))
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": PICTURES[0]})
     expect(page.get_by_role("alert")).to_contain_text("No connection to the server")
@@ -643,6 +660,8 @@ def test_everything_has_a_name(watched: Watched) -> None:
 
 def test_by_keyboard_alone(watched: Watched) -> None:
     page = watched.page
+    dialogs: list[FileChooser] = []
+    page.on("filechooser", lambda dialog: dialogs.append(dialog))
     watched.open()
 
     def tab_to(selector: str) -> Locator:
@@ -656,12 +675,14 @@ def test_by_keyboard_alone(watched: Watched) -> None:
         raise AssertionError(f"{selector} is not reached")
 
     tab_to("#choose")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    for _ in range(100):
+        page.wait_for_timeout(20)
+        if dialogs:
+            break
+    [dialog] = dialogs
     answer = watched.answer(
-        lambda: chooser.value.set_files(
-            {"name": "a.png", "mimeType": "image/png", "buffer": PICTURES[0]}
-        )
+        lambda: dialog.set_files({"name": "a.png", "mimeType": "image/png", "buffer": PICTURES[0]})
     )
     names = [c["class"] for c in answer["predictions"][0]["classes"]]
     tab_to("#bars input")

@@ -23,14 +23,14 @@ export class Failure extends Error {
 /**
  * What the server answers, as JSON or a blob.
  *
- * onBusy(seconds, attempt, tries): called each second while waiting for a busy server, at last with 0.
+ * onBusy(seconds, attempt, tries): called each second of waiting for a busy server, at last with 0.
  */
 export async function ask(path, { query = {}, body, signal, as = "json", onBusy = () => {} } = {}) {
-  const parameters = new URLSearchParams(query);
+  const parameters = String(new URLSearchParams(query));
   const headers = {};
   if (body) headers["Content-Type"] = "application/octet-stream";
   if (body && key) headers.Authorization = `Bearer ${key}`;
-  const address = parameters.size ? `${path}?${parameters}` : path;
+  const address = parameters ? `${path}?${parameters}` : path;
   for (let attempt = 1; ; attempt++) {
     let response;
     try {

@@ -2,7 +2,9 @@
 
 import { Failure, ask, setKey } from "./api.js";
 import { decode, paint, paintScale } from "./heat.js";
-import { count, drawMaps, drawNet, element, facts, fieldText, mapsText, mark, placeField, titleOf, work } from "./net.js";
+import {
+  count, drawMaps, drawNet, element, facts, fieldText, mapsText, mark, placeField, titleOf, work,
+} from "./net.js";
 
 const MAPS = 12; // activation maps of a layer
 const PATIENCE = 200; // milliseconds that a choice of the protocol stands before it is asked for
@@ -15,7 +17,6 @@ let photo = null; // the present picture: {name, body, url, size, records}
 let shown = null; // its record on the page: {protocol, answer, heat}, heat being maps by label
 let layer = null; // the layer in the detail line
 let open = null; // the layer whose activation maps are asked for
-let again = () => {}; // what the button in the notice does
 
 // One request of each kind at a time: a new one ends the one before.
 const running = {};
@@ -41,14 +42,19 @@ async function job(kind, retry, work) {
   }
 }
 
-const busy = (kind, on) => $(kind === "maps" ? "activations" : "right").classList.toggle("busy", on);
+function busy(kind, on) {
+  $(kind === "maps" ? "activations" : "right").classList.toggle("busy", on);
+}
 
 function notify(text, retry = null) {
   $("notice").className = "notice"; // always in the page, or its text would not be read aloud
   if ($("notice-text").textContent !== text) $("notice-text").textContent = text;
   $("countdown").textContent = "";
-  again = retry;
   $("again").hidden = !retry;
+  $("again").onclick = () => {
+    quiet();
+    retry();
+  };
 }
 
 function quiet() {
@@ -83,17 +89,15 @@ function askForKey(message, retry) {
 async function take(file) {
   quiet();
   const name = file.name || "picture";
-  const { bytes } = model.limits;
-  if (file.size > bytes) {
-    return notify(`${name} has ${megabytes(file.size)} MB; the server takes ${megabytes(bytes)} MB at most. Save it smaller.`);
-  }
+  const { bytes, pixels } = model.limits;
+  const refuse = (is, most) => notify(`${name} has ${is}; the server takes ${most} at most. Save it smaller.`);
+  if (file.size > bytes) return refuse(`${megabytes(file.size)} MB`, `${megabytes(bytes)} MB`);
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
     return notify(`${name} cannot be read. Is it a folder?`);
   }
   if (!file.size) return notify(`${name} is empty.`);
-  for (const kind of ["predict", "heat", "maps"]) running[kind]?.abort();
   if (photo) URL.revokeObjectURL(photo.url);
   const own = { name, body: file, url: URL.createObjectURL(file), size: null, records: new Map() };
   photo = own;
@@ -101,22 +105,26 @@ async function take(file) {
   await showPicture(own);
   if (own !== photo) return;
   const [height, width] = own.size ?? [0, 0];
-  const { pixels } = model.limits;
-  if (height * width > pixels) {
-    return notify(`${name} has ${count(height * width)} pixels; the server takes ${count(pixels)} at most. Save it smaller.`);
-  }
+  if (height * width > pixels) return refuse(`${count(height * width)} pixels`, count(pixels));
   if (open) openMaps(open);
   predict();
 }
 
 const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(1).replace(".0", "");
 
+/** Ends and empties what belongs to the picture before. */
 function forget() {
+  for (const kind of ["predict", "heat", "maps"]) {
+    running[kind]?.abort();
+    busy(kind, false);
+  }
   shown = null;
+  $("maps").replaceChildren();
+  $("maps-text").textContent = "";
   for (const id of ["classes", "heat", "overlay"]) $(id).hidden = true;
   $("hint").hidden = false;
   $("protocol").textContent = "";
-  for (const output of document.querySelectorAll("#protocol-list .cost")) output.textContent = "";
+  for (const cell of document.querySelectorAll("#protocol-list .cost")) cell.textContent = "";
 }
 
 async function showPicture(own) {
@@ -152,7 +160,7 @@ async function example(row) {
 
 // The answer.
 
-const chosen = () => model.protocols[Number(document.querySelector("#protocol-list input:checked").value)];
+const chosen = () => model.protocols[document.querySelector("#protocol-list input:checked").value];
 const options = ({ method, scales }) => ({ method, scales: scales.join(), top: model.default.top });
 
 function predict() {
@@ -162,11 +170,13 @@ function predict() {
   if (own.records.has(protocol)) {
     running.predict?.abort();
     busy("predict", false);
+    quiet();
     return show(own.records.get(protocol));
   }
   $("status").textContent = `Computing: ${protocol.title}.`;
   job("predict", predict, async (signal) => {
-    const answer = await ask("/v1/predict", { query: options(protocol), body: own.body, signal, onBusy });
+    const query = options(protocol);
+    const answer = await ask("/v1/predict", { query, body: own.body, signal, onBusy });
     const { height, width } = answer.predictions[0];
     own.size ??= [height, width];
     resize(own.size);
@@ -195,7 +205,8 @@ function show(record) {
   const { answer } = record;
   const { classes } = answer.predictions[0];
   $("bars").replaceChildren(...classes.map((found, i) => {
-    const radio = element("input", { type: "radio", name: "class", value: i, checked: found.label === before });
+    const checked = found.label === before;
+    const radio = element("input", { type: "radio", name: "class", value: i, checked });
     const fill = element("span");
     fill.style.width = `${100 * found.posterior}%`;
     radio.addEventListener("click", pick);
@@ -208,7 +219,8 @@ function show(record) {
   const others = model.classes - classes.length;
   $("others").textContent = others > 0 ? `The other ${count(others)} classes: ${percent(rest)}` : "";
   const { queue, compute, total } = answer.milliseconds;
-  $("protocol").textContent = `${answer.protocol}. Computed in ${phrase(compute)} ms; with ${phrase(queue)} ms of waiting ${phrase(total)} ms in all.`;
+  $("protocol").textContent = `${answer.protocol}. Computed in ${phrase(compute)} ms; `
+    + `with ${phrase(queue)} ms of waiting ${phrase(total)} ms in all.`;
   $("status").textContent = `${classes[0].class}, ${percent(classes[0].posterior)}.`;
   $("classes").hidden = $("heat").hidden = false;
   $("hint").hidden = true;
@@ -217,7 +229,7 @@ function show(record) {
 
 const selected = () => {
   const radio = document.querySelector("#bars input:checked");
-  return radio && shown.answer.predictions[0].classes[Number(radio.value)];
+  return radio && shown.answer.predictions[0].classes[radio.value];
 };
 
 // The score map of a class.
@@ -228,6 +240,7 @@ function pick() {
 }
 
 async function showHeat() {
+  if (!shown) return;
   const on = $("heat-on").checked;
   $("heat-controls").hidden = !on;
   if (!on) {
@@ -286,7 +299,8 @@ function look(at = layer) {
   $("facts").replaceChildren(...facts(layer).map(([name, value]) => element("div", {},
     element("dt", { textContent: name }), element("dd", { textContent: value }))));
   const size = photo?.size;
-  $("layer-text").textContent = (size ? fieldText(layer, scale(), size) : "With a picture: its receptive field.");
+  $("layer-text").textContent = size ? fieldText(layer, scale(), size)
+    : "With a picture: its receptive field.";
   if (size) for (const id of ["field", "mini-field"]) placeField($(id), layer, scale(), size);
 }
 
@@ -315,6 +329,7 @@ async function openMaps(at) {
 
 function closeMaps() {
   running.maps?.abort();
+  quiet();
   $("activations").hidden = true;
   document.querySelector(`[data-layer="${open.name}"]`).focus();
   open = null;
@@ -325,20 +340,24 @@ function closeMaps() {
 
 function describe() {
   const S = Array.isArray(model.S) ? `S in [${model.S.join("; ")}]` : model.S && `S = ${model.S}`;
-  $("about").textContent = [`Net ${model.name}`, S, `crop ${model.crop}`, `${count(model.classes)} classes`,
-    model.engine, `version ${model.version}`].filter(Boolean).join(" · ");
+  const parts = [`Net ${model.name}`, S, `crop ${model.crop}`, `${count(model.classes)} classes`,
+    model.engine, `version ${model.version}`];
+  $("about").textContent = parts.filter(Boolean).join(" · ");
   document.title = `${model.name} – vggnet`;
   const total = (part) => model.layers.reduce((sum, row) => sum + row[part], 0);
-  $("net-about").textContent = `${count(total("parameters"))} parameters, ${work(total("multiply_adds"))} multiply-adds for a crop. `
-    + "A block’s height is the side of its output (square-root scale), its width the number of channels (logarithmic scale). "
+  $("net-about").textContent = `${count(total("parameters"))} parameters, `
+    + `${work(total("multiply_adds"))} multiply-adds for a crop. `
+    + "A block’s height is the side of its output (square-root scale), "
+    + "its width the number of channels (logarithmic scale). "
     + "Choose a layer for its strongest activations.";
 }
 
 function listProtocols() {
   const { method, scales } = model.default;
   const usual = model.protocols.findIndex((row) => row.method === method && `${row.scales}` === `${scales}`);
+  const first = Math.max(usual, 0);
   $("protocol-list").replaceChildren(...model.protocols.map((row, i) => {
-    const radio = element("input", { type: "radio", name: "protocol", value: i, checked: i === Math.max(usual, 0) });
+    const radio = element("input", { type: "radio", name: "protocol", value: i, checked: i === first });
     return element("label", { className: "choice" }, radio,
       element("span", { textContent: row.title }), element("span", { className: "cost" }));
   }));
@@ -354,9 +373,10 @@ function listProtocols() {
 }
 
 function showCommand() {
-  const query = new URLSearchParams(options(chosen()));
-  const authorization = model.key_needed ? "-H 'Authorization: Bearer KEY' " : "";
-  $("shell").textContent = `curl -H 'Content-Type: application/octet-stream' ${authorization}--data-binary @picture.jpg '${location.origin}/v1/predict?${`${query}`.replaceAll("%2C", ",")}'`;
+  const query = String(new URLSearchParams(options(chosen()))).replaceAll("%2C", ",");
+  $("shell").textContent = ["curl", "-H 'Content-Type: application/octet-stream'",
+    ...(model.key_needed ? ["-H 'Authorization: Bearer KEY'"] : []),
+    "--data-binary @picture.jpg", `'${location.origin}/v1/predict?${query}'`].join(" ");
 }
 
 async function listExamples(signal) {
@@ -399,11 +419,6 @@ function listen() {
     const [file] = event.dataTransfer.files;
     if (file) take(file);
     else notify("What was dropped is no file. Save the picture first, then drop or choose it.");
-  });
-  $("again").addEventListener("click", () => {
-    const retry = again;
-    quiet();
-    retry();
   });
   $("heat-on").addEventListener("change", showHeat);
   $("own-scale").addEventListener("change", showHeat);

@@ -42,7 +42,7 @@ export function paint(canvas, map, top = 255) {
 
 /** The colours themselves, from the least to the largest value. */
 export function paintScale(canvas) {
-  paint(canvas, { width: 256, height: 1, values: Uint8ClampedArray.from({ length: 256 }, (_, i) => i) });
+  paint(canvas, { width: 256, height: 1, values: TABLE.map((_, value) => value) });
 }
 
 function context2d(width, height) {

@@ -43,10 +43,10 @@ export function drawNet(root, layers, { onLook, onOpen }) {
     slab.style.height = `${tall(layer)}px`;
     const share = most > least ? (logs[i] - least) / (most - least) : 1;
     slab.style.width = `${THINNEST + share * (WIDEST - THINNEST)}px`;
-    const short = layer.kind === "conv" ? layer.name.replace("conv", "")
-      : layer.kind === "fc" ? layer.name : layer.kind;
+    const short = { conv: layer.name.replace("conv", ""), fc: layer.name }[layer.kind] ?? layer.kind;
     const button = element("button", { type: "button", className: "layer", tabIndex: i ? -1 : 0 },
-      element("span", { className: "slot" }, slab), element("span", { className: "short", textContent: short }));
+      element("span", { className: "slot" }, slab),
+      element("span", { className: "short", textContent: short }));
     button.dataset.layer = layer.name;
     button.setAttribute("aria-label", sentence(layer));
     button.setAttribute("aria-pressed", "false");
@@ -65,24 +65,25 @@ export function drawNet(root, layers, { onLook, onOpen }) {
     return button;
   });
   root.addEventListener("keydown", (event) => {
-    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
-    const at = buttons.indexOf(document.activeElement);
-    if (!(event.key in steps) || at < 0) return;
+    const [at, last] = [buttons.indexOf(document.activeElement), buttons.length - 1];
+    const next = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last };
+    if (at < 0 || !(event.key in next)) return;
     event.preventDefault();
-    buttons[Math.max(0, Math.min(buttons.length - 1, at + steps[event.key]))].focus();
+    buttons[Math.max(0, Math.min(last, next[event.key]))].focus();
   });
   for (const [stage, members] of groups) {
     const [channels, height, width] = members[0].layer.output;
     const title = stage === "head" ? ["Classifier", "fully connected"]
       : [`${height} × ${width}`, `${count(channels)} channels`];
-    const stageElement = element("div", { className: "stage" },
+    const drawn = element("div", { className: "stage" },
       element("div", { className: "blocks" }, ...members.map((member) => member.button)),
       element("p", { className: "stage-title" },
         element("span", { textContent: title[0] }), element("span", { textContent: title[1] })));
     // Wide screens line the stages up by their middles; narrow ones save the height.
-    stageElement.style.setProperty("--own", `${Math.max(24, ...members.map((member) => tall(member.layer)))}px`);
-    stageElement.style.setProperty("--all", `${TALLEST}px`);
-    root.append(stageElement);
+    const own = Math.max(24, ...members.map((member) => tall(member.layer)));
+    drawn.style.setProperty("--own", `${own}px`);
+    drawn.style.setProperty("--all", `${TALLEST}px`);
+    root.append(drawn);
   }
 }
 
@@ -123,11 +124,14 @@ export function placeField(mark, layer, scale, [height, width]) {
 }
 
 export function fieldText(layer, scale, [height, width]) {
-  const [tall, wide] = [height, width].map((side) => Math.round((side * scale) / Math.min(height, width)));
+  const small = Math.min(height, width);
+  const [tall, wide] = [height, width].map((side) => Math.round((side * scale) / small));
   const field = layer.receptive_field;
   const picture = `the picture, ${tall} × ${wide} at Q = ${scale}`;
-  if (field > Math.max(tall, wide)) return `A value’s receptive field is larger than ${picture}: beyond it lies padding.`;
-  if (field > Math.min(tall, wide)) return `A value’s receptive field is larger than the smaller side of ${picture}.`;
+  if (field > Math.max(tall, wide)) {
+    return `A value’s receptive field is larger than ${picture}: beyond it lies padding.`;
+  }
+  if (field > scale) return `A value’s receptive field is larger than the smaller side of ${picture}.`;
   const share = (100 * field * field) / (tall * wide);
   return `A value sees ${share < 0.1 ? "less than 0.1" : share.toFixed(1)} % of ${picture}.`;
 }
@@ -165,4 +169,4 @@ export function mapsText(found) {
   return `${shown}; ${found.height} × ${found.width} values each, from 0 to the channel’s own largest.`;
 }
 
-const number = (value) => Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
+const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
