@@ -169,4 +169,4 @@ export function mapsText(found) {
   return `${shown}; ${found.height} × ${found.width} values each, from 0 to the channel’s own largest.`;
 }
 
-const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
+const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "−");
