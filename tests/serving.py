@@ -4,7 +4,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class Serving:
         return found
 
     def get(self, path: str, **headers: str) -> Response:
-        return self.request("GET", path, **headers)
+        return self.request("GET", path, b"", **headers)
 
     def post(
         self, path: str, body: bytes, content_type: str = "image/jpeg", **headers: str
@@ -119,6 +120,14 @@ def form(*parts: tuple[str, str | None, bytes], boundary: str = "xyz") -> tuple[
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Waits until it holds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 @contextmanager
 def serving(
     model: VGG | None = None,
@@ -139,6 +148,7 @@ def serving(
     running = server.of(create(service, batcher, metrics, key, shown), patience)
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
+    until(lambda: running.started)
     try:
         yield Serving(listening.getsockname()[1], service, batcher)
     finally:

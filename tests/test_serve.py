@@ -23,7 +23,7 @@ from PIL import Image
 import vggnet
 from encoding import encoded
 from photos import photo, write_photos
-from serving import CLASSES, Response, Serving, form, net, read, serving
+from serving import CLASSES, Response, Serving, form, net, read, serving, until
 from vggnet.cli import main
 from vggnet.images import EncodedImage
 from vggnet.predict import Pictures, Predictor
@@ -262,9 +262,9 @@ def test_bodies_are_limited() -> None:
                     connection.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
                 except (BrokenPipeError, ConnectionResetError):
                     break
-            response = read(connection)
-            assert response is not None
-            assert response.status == 413
+            found = read(connection)
+            assert found is not None
+            assert found.status == 413
         assert server.post("/v1/predict", PICTURE).status == 200
 
 
@@ -298,13 +298,6 @@ class Blocked:
             return answers(*args)
 
         monkeypatch.setattr(server.service, "answers", blocked)
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_what_has_no_place_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,8 +505,7 @@ def test_metrics() -> None:
 def test_damaged_weights_are_an_error_of_the_server() -> None:
     model = net()
     with torch.no_grad():
-        assert isinstance(model.fc8, torch.nn.Module)
-        model.fc8.bias.fill_(float("nan"))  # type: ignore[union-attr]
+        model.get_parameter("fc8.bias").fill_(float("nan"))
     with serving(model) as server:
         response = server.post("/v1/predict", PICTURE)
         assert response.status == 500
@@ -532,6 +524,8 @@ def weights(tmp_path: Path) -> str:
 def test_sigterm_drains(weights: str) -> None:
     command = [sys.executable, "-m", "vggnet", "serve", weights, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        killer = threading.Timer(60, process.kill)
+        killer.start()
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
         found = re.match(r"http://127\.0\.0\.1:(\d+) answers", lines[1])
@@ -551,7 +545,8 @@ def test_sigterm_drains(weights: str) -> None:
             response = read(connection)
             assert response is not None
             assert response.status == 200
-        assert process.wait(30) == 0
+        assert process.wait() == 0
+        killer.cancel()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(address, 1)
 

@@ -129,6 +129,8 @@ def _serve(args: argparse.Namespace, listening: "socket", key: str | None) -> No
     port = listening.getsockname()[1]
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"net {model.config.title}, {service.engine}")
-    say(f"http://{host}:{port} answers; Ctrl-C ends it")
     app = create(service, batcher, metrics, key, shown)
-    server.of(app, args.patience).run([listening])
+    running = server.of(
+        app, args.patience, lambda: say(f"http://{host}:{port} answers; Ctrl-C ends it")
+    )
+    running.run([listening])

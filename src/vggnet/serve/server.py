@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -62,7 +62,9 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def of(app: ASGIApp, patience: float) -> uvicorn.Server:
+def of(
+    app: ASGIApp, patience: float, on_start: Callable[[], None] = lambda: None
+) -> uvicorn.Server:
     """A server; its `run([socket])` serves until SIGINT or SIGTERM.
 
     Then nothing new is taken, and what was begun is answered. A second signal ends it at once.
@@ -70,6 +72,7 @@ def of(app: ASGIApp, patience: float) -> uvicorn.Server:
     Args:
         app: what answers.
         patience: seconds that a client has to send a request's headers.
+        on_start: is called once connections are taken.
     """
     config = uvicorn.Config(
         app,
@@ -85,11 +88,20 @@ def of(app: ASGIApp, patience: float) -> uvicorn.Server:
         timeout_graceful_shutdown=_DRAIN,
         h11_max_incomplete_event_size=32 << 10,
     )
-    return _Server(config)
+    return _Server(config, on_start)
 
 
 class _Server(uvicorn.Server):
     """Ends by returning, not by the signal's own effect."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
