@@ -63,9 +63,24 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             more = ["--epochs", "1", "--batch-size", "8"]
         if command[1] == "localize":  # at a crop of 32, the paper's 256 is 37
             command = [word.replace("A-256", "A-37") for word in command]
+        if command[1] == "serve":
+            served([*command[1:], "--port", "0"])
+            continue
         if command[1] == "bench":
             more = ["--quick", "--only", "forward"]  # of net D at full width it takes minutes
         assert main([*command[1:], *more]) == 0, command
+
+
+def served(command: list[str]) -> None:
+    """The server starts, and ends in order."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "vggnet", *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert any("answers" in line for line in lines)
+        process.terminate()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))

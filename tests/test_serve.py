@@ -372,6 +372,7 @@ def test_batches() -> None:
         dropped = asyncio.create_task(batcher.compute("a", work, 99))
         await asyncio.sleep(0.1)
         dropped.cancel()
+        await asyncio.sleep(0.1)
         go.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
         values = [one.value if not isinstance(one, BaseException) else None for one in found]
