@@ -177,6 +177,17 @@ def test_the_results_pages_figures_are_committed(name: str) -> None:
         assert claim["verdict"] in text
 
 
+def test_the_figures_of_the_full_width_are_those_of_the_committed_results() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    rows = results_of("fashion-mnist/results.json")["rows"]
+    departures = results_of("fashion-mnist/beside.json")["departures"]
+    measured = [row for row in rows + departures if row["top1"] is not None]
+    assert len(measured) == 14
+    for row in measured:
+        low, high = row["top1_interval"]
+        assert f"| {row['top1']:.2f} [{low:.2f}, {high:.2f}] |" in text
+
+
 def test_the_forward_figures_are_those_of_the_committed_results() -> None:
     (file,) = (ROOT / "benchmarks" / "results").glob("*-forward-cpu.json")
     found = json.loads(file.read_text())
