@@ -7,8 +7,8 @@ OUT ?= runs/digits
 help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
-	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features"
-	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files"
+	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features, the service under load"
+	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files, 2,000 requests to the service"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
 
@@ -35,9 +35,10 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/serve.py
 
 soak: .venv/installed
-	VGGNET_KILLS=20 VGGNET_FUZZ=100000 $(BIN)/pytest -m soak
+	VGGNET_KILLS=20 VGGNET_FUZZ=100000 VGGNET_CASES=2000 $(BIN)/pytest -m soak
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -170,6 +171,10 @@ async def _form(request: Request, body: bytes, options: Options, limits: Limits)
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _, parameters = parse_options_header(request.headers["content-type"])
+    boundary = parameters.get(b"boundary", b"")
+    if not boundary or b"--" + boundary + b"--" not in body:  # its last part would be left out
+        raise RefusedError(400, "the form cannot be read: it ends before its last boundary")
     parser = MultiPartParser(
         request.headers, chunks(), max_files=limits.pictures, max_fields=16, max_part_size=4096
     )
