@@ -188,6 +188,20 @@ def test_the_figures_of_the_full_width_are_those_of_the_committed_results() -> N
         assert f"| {row['top1']:.2f} [{low:.2f}, {high:.2f}] |" in text
 
 
+def test_the_figures_of_serving_are_those_of_the_committed_results() -> None:
+    (file,) = (ROOT / "benchmarks" / "results").glob("*-serve-cpu.json")
+    found = json.loads(file.read_text())
+    text = (ROOT / "docs" / "results.md").read_text()
+    for one in found["clients"]:
+        times = one["answer_ms"]
+        assert f"| {one['answers_a_second']} | {times['median']} | {times['p99']} |" in text
+        assert one["other_statuses"] == []
+    assert f"{found['batching']['ratio']} times" in text
+    guide = (ROOT / "docs" / "serving.md").read_text()
+    assert f"{found['batching']['ratio']:.2f} times what they get unbatched" in guide
+    assert f"{found['p99_over_that_at_capacity'][0]} times that of 12 clients" in guide
+
+
 def test_the_forward_figures_are_those_of_the_committed_results() -> None:
     (file,) = (ROOT / "benchmarks" / "results").glob("*-forward-cpu.json")
     found = json.loads(file.read_text())
