@@ -29,6 +29,38 @@ class LRN:
     k: float = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Inception:
+    """GoogLeNet's module (Szegedy et al. 2014, Fig. 2b): channels of its four branches, which are
+    concatenated in this order. All keep the size; a ReLU follows every convolution."""
+
+    one: int
+    """1×1."""
+    three_reduce: int
+    """1×1 before the 3×3."""
+    three: int
+    five_reduce: int
+    """1×1 before the 5×5."""
+    five: int
+    projection: int
+    """1×1 after a 3×3 max-pooling of stride 1."""
+
+    @property
+    def channels(self) -> int:
+        return self.one + self.three + self.five + self.projection
+
+    def convolutions(self, inputs: int) -> dict[str, tuple[int, int, int]]:
+        """Each one's channels in, channels out and kernel."""
+        return {
+            "one": (inputs, self.one, 1),
+            "three_reduce": (inputs, self.three_reduce, 1),
+            "three": (self.three_reduce, self.three, 3),
+            "five_reduce": (inputs, self.five_reduce, 1),
+            "five": (self.five_reduce, self.five, 5),
+            "projection": (inputs, self.projection, 1),
+        }
+
+
 Stage = tuple[Conv | LRN, ...]
 
 
@@ -110,7 +142,9 @@ _OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 Boxes = Literal["scr", "pcr"]
 """A box for all classes (single-class regression), or one for each (per-class regression)."""
-Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout"]
+Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout", "mean", "inception", "pyramid"]
+"""The last three are of the nets in `rivals.py`: mean pooling, GoogLeNet's module, and spatial
+pyramid pooling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +157,23 @@ class Layer:
     out_channels: int
     kernel: int = 1
     lrn: LRN | None = None
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    ceil: bool = False
+    """Whether a last window that is not whole counts."""
+    rate: float | None = None
+    """Of dropout, where it is not the config's."""
+    inception: Inception | None = None
+    pyramid: tuple[int, ...] = ()
+    """Spatial pyramid pooling: bins a side of each level."""
+
+    def side(self, side: int) -> int:
+        """The side of the output for an input of this side; below 1 where it is too small."""
+        if self.pyramid:
+            return min(side, 1)
+        free = side + 2 * self.padding - self.kernel
+        return (-(-free // self.stride) if self.ceil else free // self.stride) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +208,12 @@ class Config:
     one for each class."""
 
     def __post_init__(self) -> None:
-        if self.net not in NETS:
-            raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
+        self.check_net()
         for name in ("num_classes", "in_channels", "crop"):
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise InputError(f"{name} {value!r} is not a whole number of 1 or more")
             object.__setattr__(self, name, index(value))  # NumPy's integers become Python's
-        if self.crop % 32:
-            low = self.crop // 32 * 32
-            near = f"{low} or {low + 32}" if low else "32"
-            raise InputError(
-                f"crop {self.crop} is not a multiple of 32 (five poolings halve it five times): "
-                f"take {near}"
-            )
         if not _is_number(self.width) or not 0 < self.width <= 16:
             raise InputError(f"width {self.width!r} is not a number above 0 and up to 16")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
@@ -183,6 +226,37 @@ class Config:
             raise InputError(f"lrn {self.lrn!r} is not known: take 'krizhevsky' or 'caffe'")
         if self.boxes not in (None, *get_args(Boxes)):
             raise InputError(f"boxes {self.boxes!r} is not known: take scr, pcr or None")
+        self.check_crop()
+
+    def check_net(self) -> None:
+        """Raises InputError for a net that there is not."""
+        if self.net not in NETS:
+            raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
+
+    def check_crop(self) -> None:
+        """Raises InputError for a crop that the net cannot be made for."""
+        if self.crop % 32:
+            low = self.crop // 32 * 32
+            near = f"{low} or {low + 32}" if low else "32"
+            raise InputError(
+                f"crop {self.crop} is not a multiple of 32 (five poolings halve it five times): "
+                f"take {near}"
+            )
+
+    @property
+    def is_vgg(self) -> bool:
+        """Whether it is of the family that kernels, exports and formats are made for; else it is
+        one that the paper compares itself with (`rivals.py`)."""
+        return True
+
+    @property
+    def minimum(self) -> int:
+        """Smallest side in pixels of an image that the layers before the head take."""
+        return MINIMUM
+
+    def sides(self) -> dict[str, tuple["Layer", ...]]:
+        """Classifiers that only training uses, by the layer that they look at; VGG has none."""
+        return {}
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -221,7 +295,8 @@ class Config:
     @property
     def weight_layers(self) -> int:
         """The number Table 1 heads a net with: convolutions and fully connected layers."""
-        return sum(layer.kind in ("conv", "fc") for layer in self.layers())
+        depth = {"conv": 1, "fc": 1, "inception": 2}
+        return sum(depth.get(layer.kind, 0) for layer in self.layers())
 
     def channels(self, paper: int) -> int:
         """The channels of a layer that has `paper` of them at width 1; at least 1."""
@@ -237,10 +312,12 @@ class Config:
         layers: list[Layer] = []
         channels = self.in_channels
 
-        def add(name: str, kind: Kind, out: int | None = None, kernel: int = 1) -> None:
+        def add(
+            name: str, kind: Kind, out: int | None = None, kernel: int = 1, **options: int
+        ) -> None:
             nonlocal channels
             out = channels if out is None else out
-            layers.append(Layer(name, kind, channels, out, kernel))
+            layers.append(Layer(name, kind, channels, out, kernel, **options))  # type: ignore[arg-type]
             channels = out
 
         for s, stage in enumerate(self.stages, start=1):
@@ -250,11 +327,12 @@ class Config:
                     layers.append(Layer(f"lrn{s}_{i}", "lrn", channels, channels, item.size, item))
                     continue
                 i += 1
-                add(f"conv{s}_{i}", "conv", self.channels(item.channels), item.kernel)
+                k = item.kernel
+                add(f"conv{s}_{i}", "conv", self.channels(item.channels), k, padding=k // 2)
                 if self.batch_norm:
                     add(f"bn{s}_{i}", "bn")
                 add(f"relu{s}_{i}", "relu")
-            add(f"pool{s}", "pool", kernel=2)
+            add(f"pool{s}", "pool", kernel=2, stride=2)
         if not self.head:
             return tuple(layers)
         add("fc6", "fc", self.channels(FC_CHANNELS), self.crop // 32)

@@ -123,6 +123,10 @@ class TrainConfig:
             raise InputError(f"precision {self.precision!r} is not known: take {known}")
         if self.precision != "float32" and self.model.boxes is not None:
             raise InputError("precision bfloat16 does not train boxes: take float32")
+        if self.precision != "float32" and not self.model.is_vgg:
+            raise InputError(
+                f"precision bfloat16 does not train net {self.model.net}: take float32"
+            )
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
@@ -199,6 +203,15 @@ def b_5x5(model: Config) -> TrainConfig:
     centre crop.
     """
     return TrainConfig(replace(model, net="B-5x5"), S=in_proportion(256, model.crop))
+
+
+def rival_256(model: Config) -> TrainConfig:
+    """One of the nets of Table 7 at S = 256, from random weights, by §3.1's recipe and not its own.
+
+    So the nets of the table differ in nothing but themselves. As a command: `vggnet train DATA
+    --net GoogLeNet --out googlenet`. `at_384` and `jittered` go on from there as for C, D and E.
+    """
+    return TrainConfig(model, S=in_proportion(256, model.crop))
 
 
 def at_384(model: Config) -> TrainConfig:
