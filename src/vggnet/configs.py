@@ -292,6 +292,11 @@ class Config:
                 "localize; take weights of a classifier"
             )
 
+    def check_vgg(self, what: str) -> None:
+        """Raises InputError for a net of `rivals.py`, where what is asked for is for VGG alone."""
+        if not self.is_vgg:
+            raise InputError(f"net {self.net} is no VGG, and {what} is for VGG's nets alone")
+
     @property
     def weight_layers(self) -> int:
         """The number Table 1 heads a net with: convolutions and fully connected layers."""

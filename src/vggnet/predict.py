@@ -125,9 +125,10 @@ class Predictor:
             scale: Q in pixels; by default twice the crop, where a picture has some 8×8 windows.
 
         Raises:
-            InputError: for a scale that cannot be.
+            InputError: for a scale that cannot be, or a net that is not VGG's.
         """
         config = self.net.config
+        config.check_vgg("a heat map")
         scale = 2 * config.crop if scale is None else scale
         check_scales(config, [scale])
         view = rescale(image, scale)

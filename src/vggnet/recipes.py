@@ -123,10 +123,8 @@ class TrainConfig:
             raise InputError(f"precision {self.precision!r} is not known: take {known}")
         if self.precision != "float32" and self.model.boxes is not None:
             raise InputError("precision bfloat16 does not train boxes: take float32")
-        if self.precision != "float32" and not self.model.is_vgg:
-            raise InputError(
-                f"precision bfloat16 does not train net {self.model.net}: take float32"
-            )
+        if self.precision != "float32":
+            self.model.check_vgg("training in bfloat16")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
@@ -279,6 +277,7 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
     The runs at S = 384 and jittered start from trained nets: 20 epochs, 4 a plateau, and twice
     the paper's rate, since so much of a digit is outside its crop that they have much to learn.
     B-5x5 has a fifth of the rate: at half of it, its 5×5 convolutions die from a random start.
+    OverFeat has a tenth of it, for the same reason: no normalisation keeps it from dying.
     """
     if recipe.S == in_proportion(256, recipe.model.crop):
         rate, epochs, patience = recipe.learning_rate / 2, 45, 6
@@ -286,6 +285,8 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
         rate, epochs, patience = recipe.learning_rate * 2, 20, 4
     if recipe.model.net == "B-5x5":
         rate = recipe.learning_rate / 5
+    if recipe.model.net == "OverFeat" and recipe.S == in_proportion(256, recipe.model.crop):
+        rate = recipe.learning_rate / 10
     return replace(recipe, batch_size=64, learning_rate=rate, epochs=epochs, patience=patience)
 
 

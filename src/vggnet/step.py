@@ -75,8 +75,8 @@ class Step:
         self.head: ParallelHead | None = None
         self._compiled: CompiledStep | None = None
         self._bfloat16 = config.precision == "bfloat16"
-        if self.parallel.fc > 1 and not config.model.is_vgg:
-            raise InputError(f"fc-parallel does not train net {config.model.net}: leave it out")
+        if self.parallel.fc > 1:
+            config.model.check_vgg("fc-parallel")
         self._net: _Function
         options: dict[str, Any] = {
             "momentum": config.momentum,
