@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from vggnet import (
     load,
     posteriors,
     read_header,
+    report,
     save,
 )
 from vggnet.cli import main
@@ -32,8 +32,9 @@ from vggnet.initialize import initialize_
 from vggnet.loading import TrainingImages
 from vggnet.modules import FullyConnected, SpatialPyramid
 from vggnet.recipes import at_384, jittered, on_digits, rival_256
+from vggnet.reproduce import reproduce
 from vggnet.rivals import RIVALS, SIDE_WEIGHT, Rival, beside
-from vggnet.step import Step
+from vggnet.step import Parallel, Step
 from vggnet.train import build_for, train
 
 SMALL = {name: beside(name, Config("A", 10, crop=64, width=1 / 16)) for name in RIVALS}
@@ -84,8 +85,7 @@ def test_rounded_counts_of_the_papers() -> None:
     millions = {name: PARAMETERS[name] / 1e6 for name in RIVALS}
     adds = {name: account(full(name)).multiply_adds / 1e6 for name in RIVALS}
     # Krizhevsky et al., abstract: 60 million parameters. OverFeat, Table 4: 145 million and 2,810
-    # million connections. GoogLeNet, §1 and §3: twelve times fewer parameters than Krizhevsky's
-    # (which is of its 5 million weights in bytes of then), 1.5 billion multiply-adds.
+    # million connections. GoogLeNet, §1: 1.5 billion multiply-adds.
     assert int(millions["Krizhevsky"]) == 60
     assert int(millions["OverFeat"]) == 145
     assert adds["OverFeat"] == pytest.approx(2810, rel=0.005)
@@ -289,7 +289,16 @@ def test_side_classifiers_learn_with_their_weight() -> None:
     names, values = zip(*model.named_parameters(), strict=True)
     gradients = dict(zip(names, torch.autograd.grad(loss, values), strict=True))
     assert all(gradients[name].abs().sum() > 0 for name in names if name.startswith("side"))
+    in_parts = VGG(config).train()
+    in_parts.load_state_dict(model.state_dict())
+    for module in in_parts.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     shown, _ = Step(model, recipe)(batch, [4])
+    again, _ = Step(in_parts, recipe, parallel=Parallel(accumulate=2))(batch, [4])
+    assert again.item() == pytest.approx(shown.item(), rel=1e-5)
+    for key, value in in_parts.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-4, atol=1e-6)
     assert shown.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, value in model.named_parameters():
         step = gradients[name] + recipe.weight_decay * before[name]
@@ -366,6 +375,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export(model, tmp_path / "x.onnx", format="onnx")
     with pytest.raises(InputError, match="no VGG, and training in bfloat16"):
         replace(rival_256(SMALL["ZF"]), precision="bfloat16")
+    with pytest.raises(InputError, match="no VGG, and fc-parallel"):
+        reproduce(digits(), tmp_path, Settings(rivals=True), parallel=Parallel(fc=2))
+    runs = grid("photographs", 1000, True, Settings(rivals=True, precision="bfloat16")).runs
+    assert {run.config.precision for run in runs if run.config.model.is_vgg} == {"bfloat16"}
+    assert {run.config.precision for run in runs if not run.config.model.is_vgg} == {"float32"}
 
 
 def test_krizhevskys_groups_divide_channels_of_any_width() -> None:
@@ -406,26 +420,29 @@ def test_the_grid_has_them_when_asked() -> None:
     assert not rows["Krizhevsky et al. (5 nets)"].members
 
 
-def test_table_7_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["reproduce", "digits", "--rivals", "--epochs", "1", "--width", "0.03125"]
-    arguments += ["--only", "table 7, spp, overfeat", "--out", str(tmp_path)]
+def test_table_7_is_measured(
+    data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = "table 7, spp, overfeat"
+    arguments = ["reproduce", "digits", "--rivals", "--only", only, "--out", str(tmp_path)]
     assert main([*arguments, "--plan"]) == 0
     assert "OverFeat-S75-151" in capsys.readouterr().out
-    assert main(arguments) == 0
-    text = " ".join(capsys.readouterr().out.split())
+    settings = Settings(epochs=1, width=1 / 32, only=only, rivals=True)
+    results = reproduce(data, tmp_path, settings, device="cpu")
+    text = " ".join(report.table(results, 7).split())
     assert "OverFeat (1 net); here its fast net" in text
-    results: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())
     rows = {row["system"]: row for row in results["rows"]}
     assert list(rows) == ["MSRA (1 net)", "OverFeat (1 net)"]
     for row in rows.values():
-        assert (row["method"], row["n"]) == ("multi-crop+dense", 500)
+        assert (row["method"], row["n"]) == ("multi-crop+dense", 20)
         assert 0 <= row["top5"] <= row["top1"] <= 100
     assert rows["OverFeat (1 net)"]["paper"]["top1"] == 35.7
+    assert results["parameters"] == []  # Table 2 is of VGG's nets
     model = load(tmp_path / "runs" / "SPP-S73-146" / "weights.safetensors")
     found = posteriors(
-        model, digits().test.images, scales=[73, 110, 146], method="multi-crop+dense", flips=False
+        model, data.test.images, scales=[73, 110, 146], method="multi-crop+dense", flips=False
     )
-    wrong = 100 * float((found.argmax(axis=1) != digits().test.labels).mean())
+    wrong = 100 * float((found.argmax(axis=1) != data.test.labels).mean())
     assert rows["MSRA (1 net)"]["top1"] == pytest.approx(wrong)
     with pytest.raises(InputError, match="neither a table nor a net"):
         grid("digits", 10, False, Settings(only="SPP"))

@@ -104,6 +104,7 @@ RIVALS: dict[str, Net] = {
             ("pool5", Pool(3, 2)),
         ),
         (4096, 4096),
+        says="here its Fig. 3; the paper's number is its wider net's",
     ),
     # Sermanet et al. 2013, Table 1: the fast model. Not normalised, poolings do not overlap (§3.1).
     "OverFeat": Net(
