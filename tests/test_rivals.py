@@ -23,6 +23,7 @@ from vggnet import (
     report,
     save,
 )
+from vggnet.card import card
 from vggnet.cli import main
 from vggnet.configs import NETS
 from vggnet.datasets import Dataset, Part, digits
@@ -373,6 +374,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         model.activations(pixels(1, 3, 63, 64), ["pool5"])
     with pytest.raises(InputError, match="no VGG, and export is"):
         export(model, tmp_path / "x.onnx", format="onnx")
+    with pytest.raises(InputError, match="no VGG, and a card"):
+        card(model)
     with pytest.raises(InputError, match="no VGG, and training in bfloat16"):
         replace(rival_256(SMALL["ZF"]), precision="bfloat16")
     with pytest.raises(InputError, match="no VGG, and fc-parallel"):
@@ -406,6 +409,8 @@ def test_the_grid_has_them_when_asked() -> None:
     assert [run.config for run in last.lineage()] == [
         rival_256(model), at_384(model), jittered(model)
     ]  # fmt: skip
+    rates = {run.config.model.net: run.config.learning_rate for run in rival if not run.parent}
+    assert rates == {**dict.fromkeys(RIVALS, 1e-2), "OverFeat": 1e-3}
     rows = {row.published.name: row for row in whole.rows if row.section == "table 7"}  # type: ignore[union-attr]
     assert len(rows) == 15
     vgg = rows["VGG (1 net, multi-crop & dense eval.)"]
