@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggnet.configs import LRN, Config, Inception, Layer
+from vggnet.configs import Config
+from vggnet.layers import LRN, Inception, Layer
 
 
 class ReLU(nn.Module):
@@ -69,7 +70,7 @@ class LocalResponseNorm(nn.Module):
 
 
 class InceptionModule(nn.Module):
-    """GoogLeNet's four branches side by side, each keeping the size (`configs.Inception`).
+    """GoogLeNet's four branches side by side, each keeping the size (`layers.Inception`).
 
     Shape: N×C×H×W to N×(channels of the four)×H×W.
     """

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vggnet.configs import LRN, Config, Inception, Layer
+from vggnet.configs import Config
 from vggnet.errors import InputError
+from vggnet.layers import LRN, Inception, Layer
 
 _VGGS_CROP = 224
 SIDE_WEIGHT = 0.3

@@ -6,7 +6,8 @@ from typing import Any
 
 from vggnet import paper
 from vggnet.charts import METHODS, Record
-from vggnet.configs import LRN, NETS, TABLE_1, Config
+from vggnet.configs import NETS, TABLE_1, Config
+from vggnet.layers import LRN
 from vggnet.protocols import scale_text
 
 Results = Mapping[str, Any]
