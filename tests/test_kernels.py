@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from vggnet.configs import LRN
 from vggnet.kernels import layers as on
 from vggnet.kernels import library as building
 from vggnet.kernels.layers import Connected, Direct, Scratch, Winograd, tile_for
 from vggnet.kernels.library import Library, compile_to, compiler_and_flags, open_library
+from vggnet.layers import LRN
 from vggnet.modules import LocalResponseNorm
 
 TILES = {43: 3, 23: 3, 25: 5}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reference import classifier, literal_lrn, pool5, randomise
 from vggnet import NETS, VGG, Config, InputError, build
-from vggnet.configs import LRN
+from vggnet.layers import LRN
 from vggnet.modules import LocalResponseNorm
 
 SMALL: dict[str, Any] = {"num_classes": 7, "crop": 64, "width": 1 / 16}

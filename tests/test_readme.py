@@ -164,7 +164,7 @@ def test_the_tables_are_those_of_the_committed_results(number: int) -> None:
     assert (results["seed"], results["only"]) == (0, None)
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "table-7"])
 def test_the_results_pages_figures_are_committed(name: str) -> None:
     """Every error with its interval in the page's table of a data set is one of the JSON's."""
     results = results_of(f"{name}.json")
@@ -200,6 +200,15 @@ def test_the_figures_of_serving_are_those_of_the_committed_results() -> None:
     guide = (ROOT / "docs" / "serving.md").read_text()
     assert f"{found['batching']['ratio']:.2f} times what they get unbatched" in guide
     assert f"{found['p99_over_that_at_capacity'][0]} times that of 12 clients" in guide
+
+
+def test_the_figures_of_table_7s_other_nets_are_committed() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    for row in results_of("table-7.json")["rows"]:
+        if row["top1"] is not None and "2 nets" not in row["system"]:
+            low, high = row["top1_interval"]
+            line = f"| {row['top1']:.1f} [{low:.1f}, {high:.1f}] | {row['paper']['top1'] or '–'} |"
+            assert line in text, row["system"]
 
 
 def test_the_forward_figures_are_those_of_the_committed_results() -> None:

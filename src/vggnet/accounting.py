@@ -27,7 +27,7 @@ class LayerAccount:
     multiply_adds: int
     """Of convolutions and fully connected layers; bias, ReLU, LRN and pooling count as none."""
     receptive_field: int
-    """Side in pixels of the square of the image that one output value depends on."""
+    """Side in pixels of the square of the image that one output value depends on at most."""
     stride: int
     """Pixels of the image between neighbouring output values."""
 
@@ -134,24 +134,26 @@ def account(config: Config, size: tuple[int, int] | None = None) -> Account:
     field = stride = 1
     for layer in config.layers():
         k, inputs, outputs = layer.kernel, layer.in_channels, layer.out_channels
-        weights = biases = multiply_adds = 0
-        if layer.kind == "conv":
-            field += (k - 1) * stride
-            weights, biases = k * k * inputs * outputs, outputs
-            multiply_adds = weights * height * width
-        elif layer.kind == "bn":
-            biases = 2 * outputs
-        elif layer.kind == "pool":
-            field += (k - 1) * stride
-            stride *= 2
-            height, width = height // 2, width // 2
-        elif layer.kind == "fc":
-            field += (k - 1) * stride
-            height, width = height - k + 1, width - k + 1
-            weights, biases = k * k * inputs * outputs, outputs
-            multiply_adds = weights * height * width
-        elif layer.kind in ("relu", "dropout"):
+        weights = biases = 0
+        if layer.kind in ("relu", "dropout"):
             continue
+        if layer.kind == "bn":
+            biases = 2 * outputs
+        elif layer.kind == "pyramid":  # a bin of its coarsest level sees the whole map
+            field += (max(height, width) - 1) * stride
+            height = width = 1
+        elif layer.kind == "inception":
+            assert layer.inception is not None
+            for c_in, c_out, kernel in layer.inception.convolutions(inputs).values():
+                weights, biases = weights + kernel * kernel * c_in * c_out, biases + c_out
+            field += (5 - 1) * stride
+        elif layer.kind != "lrn":
+            if layer.kind in ("conv", "fc"):
+                weights, biases = k * k * inputs * outputs // layer.groups, outputs
+            field += (k - 1) * stride
+            stride *= layer.stride
+            height, width = layer.side(height), layer.side(width)
+        multiply_adds = weights * height * width
         rows.append(
             LayerAccount(
                 name=layer.name,

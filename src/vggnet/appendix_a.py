@@ -70,6 +70,7 @@ def runs_of(classifiers: Sequence[Path]) -> list[Run]:
         header = checkpoint.read_header(path)
         S = header.provenance.S  # noqa: N806
         try:
+            header.config.check_vgg("localisation")
             header.config.check_classes()
         except InputError as error:
             raise InputError(f"{path}: {error}") from None

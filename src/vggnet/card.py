@@ -42,8 +42,10 @@ def card(
         repo: on the Hub, for the code in the card; without it, that reads the file beside the card.
 
     Raises:
-        InputError: for results that are not this net's, or of an unknown data set.
+        InputError: for results that are not this net's, or of an unknown data set, or a net that is
+            not VGG's.
     """
+    model.config.check_vgg("a card")
     if isinstance(results, Result | Mapping):
         raise InputError("results: give a list of them, also of one")
     found = [as_result(result) for result in results]

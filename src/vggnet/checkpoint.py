@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vggnet import __version__
+from vggnet import __version__, rivals
 from vggnet.configs import Config
 from vggnet.errors import InputError, RunError
 from vggnet.model import VGG, Provenance
@@ -336,7 +336,7 @@ def _header(path: Path, metadata: dict[str, str] | None) -> Header:
             else f"{path}: not a weight file (is it the state of an unfinished run?)"
         )
     try:
-        config = Config(**raw["config"])
+        config = rivals.of(raw["config"])
         mean = tuple(float(value) for value in raw["preprocessing"]["mean"])
         if raw["preprocessing"] != _preprocessing(config, list(mean)):
             raise InputError(f"its pre-processing is not this net's: {raw['preprocessing']}")

@@ -9,6 +9,7 @@ from operator import index
 from typing import Literal, get_args
 
 from vggnet.errors import InputError
+from vggnet.layers import LRN, Kind, Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +18,6 @@ class Conv:
 
     channels: int
     kernel: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class LRN:
-    """Local response normalisation over channels, with Krizhevsky's constants (§2.1, net A-LRN)."""
-
-    size: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-    k: float = 2.0
 
 
 Stage = tuple[Conv | LRN, ...]
@@ -110,19 +101,6 @@ _OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 Boxes = Literal["scr", "pcr"]
 """A box for all classes (single-class regression), or one for each (per-class regression)."""
-Kind = Literal["conv", "bn", "relu", "lrn", "pool", "fc", "dropout"]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One step of a net, in the order of execution; `name` is the literature's."""
-
-    name: str
-    kind: Kind
-    in_channels: int
-    out_channels: int
-    kernel: int = 1
-    lrn: LRN | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +135,12 @@ class Config:
     one for each class."""
 
     def __post_init__(self) -> None:
-        if self.net not in NETS:
-            raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
+        self.check_net()
         for name in ("num_classes", "in_channels", "crop"):
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise InputError(f"{name} {value!r} is not a whole number of 1 or more")
             object.__setattr__(self, name, index(value))  # NumPy's integers become Python's
-        if self.crop % 32:
-            low = self.crop // 32 * 32
-            near = f"{low} or {low + 32}" if low else "32"
-            raise InputError(
-                f"crop {self.crop} is not a multiple of 32 (five poolings halve it five times): "
-                f"take {near}"
-            )
         if not _is_number(self.width) or not 0 < self.width <= 16:
             raise InputError(f"width {self.width!r} is not a number above 0 and up to 16")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
@@ -183,6 +153,37 @@ class Config:
             raise InputError(f"lrn {self.lrn!r} is not known: take 'krizhevsky' or 'caffe'")
         if self.boxes not in (None, *get_args(Boxes)):
             raise InputError(f"boxes {self.boxes!r} is not known: take scr, pcr or None")
+        self.check_crop()
+
+    def check_net(self) -> None:
+        """Raises InputError for a net that there is not."""
+        if self.net not in NETS:
+            raise InputError(f"unknown net {self.net!r}: {_suggest(self.net)}")
+
+    def check_crop(self) -> None:
+        """Raises InputError for a crop that the net cannot be made for."""
+        if self.crop % 32:
+            low = self.crop // 32 * 32
+            near = f"{low} or {low + 32}" if low else "32"
+            raise InputError(
+                f"crop {self.crop} is not a multiple of 32 (five poolings halve it five times): "
+                f"take {near}"
+            )
+
+    @property
+    def is_vgg(self) -> bool:
+        """Whether it is of the family that kernels, exports and formats are made for; else it is
+        one that the paper compares itself with (`rivals.py`)."""
+        return True
+
+    @property
+    def minimum(self) -> int:
+        """Smallest side in pixels of an image that the layers before the head take."""
+        return MINIMUM
+
+    def sides(self) -> dict[str, tuple[Layer, ...]]:
+        """Classifiers that only training uses, by the layer that they look at; VGG has none."""
+        return {}
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -218,10 +219,16 @@ class Config:
                 "localize; take weights of a classifier"
             )
 
+    def check_vgg(self, what: str) -> None:
+        """Raises InputError for a net of `rivals.py`, where what is asked for is for VGG alone."""
+        if not self.is_vgg:
+            raise InputError(f"net {self.net} is no VGG, and {what} is for VGG's nets alone")
+
     @property
     def weight_layers(self) -> int:
         """The number Table 1 heads a net with: convolutions and fully connected layers."""
-        return sum(layer.kind in ("conv", "fc") for layer in self.layers())
+        depth = {"conv": 1, "fc": 1, "inception": 2}
+        return sum(depth.get(layer.kind, 0) for layer in self.layers())
 
     def channels(self, paper: int) -> int:
         """The channels of a layer that has `paper` of them at width 1; at least 1."""
@@ -237,10 +244,12 @@ class Config:
         layers: list[Layer] = []
         channels = self.in_channels
 
-        def add(name: str, kind: Kind, out: int | None = None, kernel: int = 1) -> None:
+        def add(
+            name: str, kind: Kind, out: int | None = None, kernel: int = 1, **options: int
+        ) -> None:
             nonlocal channels
             out = channels if out is None else out
-            layers.append(Layer(name, kind, channels, out, kernel))
+            layers.append(Layer(name, kind, channels, out, kernel, **options))  # type: ignore[arg-type]
             channels = out
 
         for s, stage in enumerate(self.stages, start=1):
@@ -250,11 +259,12 @@ class Config:
                     layers.append(Layer(f"lrn{s}_{i}", "lrn", channels, channels, item.size, item))
                     continue
                 i += 1
-                add(f"conv{s}_{i}", "conv", self.channels(item.channels), item.kernel)
+                k = item.kernel
+                add(f"conv{s}_{i}", "conv", self.channels(item.channels), k, padding=k // 2)
                 if self.batch_norm:
                     add(f"bn{s}_{i}", "bn")
                 add(f"relu{s}_{i}", "relu")
-            add(f"pool{s}", "pool", kernel=2)
+            add(f"pool{s}", "pool", kernel=2, stride=2)
         if not self.head:
             return tuple(layers)
         add("fc6", "fc", self.channels(FC_CHANNELS), self.crop // 32)

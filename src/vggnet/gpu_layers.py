@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggnet.configs import Layer
+from vggnet.layers import Layer
 from vggnet.model import VGG
 
 _CHANNELS = 8

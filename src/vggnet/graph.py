@@ -13,6 +13,7 @@ from vggnet.configs import TABLE_1, Config
 from vggnet.errors import InputError
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, multi_scale, single_scale
 from vggnet.recipes import Precision, Scale, TrainConfig, Tune, adaptation
+from vggnet.rivals import RIVALS, beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,12 @@ class Settings:
     seed: int = 0
     """Of all runs."""
     precision: Precision = "float32"
-    """Of all runs' training; bfloat16 is for a GPU."""
+    """Of all runs' training; bfloat16 is for a GPU, and for VGG's nets: the others of Table 7 are
+    trained in float32."""
     only: str | None = None
     """Tables and nets, such as "table 3, D"; the whole grid where None."""
+    rivals: bool = False
+    """Whether the nets that Table 7 compares with are trained and tested too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Row:
     section: str
     """"table 3" … "table 7", "ablation", "others", "averaging" or "by scale"."""
     members: tuple[Member, ...]
-    """Nets whose posteriors are averaged; none for the other systems of Table 7."""
+    """Nets whose posteriors are averaged; none for a system of Table 7 that is not measured."""
     method: Method
     flips: bool
     averaging: Averaging = "scores"
@@ -143,7 +147,7 @@ def grid(data: str, num_classes: int, flip: bool, settings: Settings) -> Grid:
     runs = _runs(data, num_classes, flip, settings)
     rows = tuple(_rows(runs, flip))
     if settings.only is not None:
-        rows = tuple(_chosen(rows, settings.only))
+        rows = tuple(_chosen(rows, settings.only, settings.rivals))
     needed = {run for row in rows for member in row.members for run in member.run.lineage()}
     return Grid(tuple(run for run in runs.values() if run in needed), rows)
 
@@ -170,7 +174,7 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
             recipe,
             seed=settings.seed,
             flip=recipe.flip and flip,
-            precision=settings.precision,
+            precision=settings.precision if recipe.model.is_vgg else "float32",
         )
         if settings.epochs is not None:
             # Runs that start from trained nets are shorter where the data set says so.
@@ -191,6 +195,12 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
     for name in "CDE":
         add(recipes.jittered(net(name)), (256, 512), at_384[name])
     add(recipes.submitted_d(options), (256, 512), at_384["D"])
+    for name in RIVALS if settings.rivals else ():
+        # The way of the net that Table 7 has beside them: E of [256;512].
+        rival = beside(name, options)
+        first = add(recipes.rival_256(rival), 256)
+        second = add(recipes.at_384(rival), 384, first)
+        add(recipes.jittered(rival), (256, 512), second)
     return runs
 
 
@@ -212,10 +222,14 @@ def _rows(runs: dict[_Key, Run], flip: bool) -> Iterator[Row]:
             yield Row(table, (member(entry),), entry.method, flip, published=entry)
     for fused in paper.TABLE_6:
         yield Row("table 6", tuple(map(member, fused.members)), fused.method, flip, published=fused)
+    rivals = {net.system: name for name, net in RIVALS.items()}
     for system in paper.TABLE_7:
-        yield Row(
-            "table 7", tuple(map(member, system.members)), system.method, flip, published=system
-        )
+        members, method = tuple(map(member, system.members)), system.method
+        run = runs.get((rivals.get(system.name, ""), (256, 512), "all"))
+        if run is not None:  # tested as VGG's single net, two rows above
+            sides = multi_scale(run.config.S, run.config.model.crop)
+            members, method = (Member(run, sides),), "multi-crop+dense"
+        yield Row("table 7", members, method, flip, published=system)
 
     # §4.1: B against one 5×5 for each pair of 3×3, on a centre crop.
     for name in ("B", "B-5x5"):
@@ -232,22 +246,22 @@ def _rows(runs: dict[_Key, Run], flip: bool) -> Iterator[Row]:
             scales = Member(run, multi_scale(run.config.S, crop))
             yield Row("averaging", (scales,), "dense", flip, averaging)
     # Error against Q: every net of Table 3 at every Q of Tables 3 and 4.
-    sides = sorted(
+    all_sides = sorted(
         {Q for entry in paper.TABLE_4 for Q in multi_scale(member(entry).run.config.S, crop)}
     )
     for entry in paper.TABLE_3:
-        for side in sides:
+        for side in all_sides:
             yield Row("by scale", (Member(member(entry).run, (side,)),), "dense", flip)
 
 
 TABLES = ("table 3", "table 4", "table 5", "table 6", "table 7", "ablation")
 
 
-def _chosen(rows: Iterable[Row], only: str) -> list[Row]:
+def _chosen(rows: Iterable[Row], only: str, rivals: bool) -> list[Row]:
     """The rows in the tables and of the nets that are named; a fusion needs all of its nets."""
     tables: set[str] = set()
     nets: set[str] = set()
-    known = {net.lower(): net for net in (*TABLE_1, "B-5x5")}
+    known = {net.lower(): net for net in (*TABLE_1, "B-5x5", *(RIVALS if rivals else ()))}
     for word in only.split(","):
         name = word.strip().lower()
         table = re.sub(r"^tables?\s*", "table ", name)

@@ -11,7 +11,7 @@ from vggnet.accounting import (
     first_layer_arithmetic,
     kernel_arithmetic,
 )
-from vggnet.configs import LRN
+from vggnet.layers import LRN
 
 
 def side_by_side(accounts: Sequence[Account]) -> str:

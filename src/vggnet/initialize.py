@@ -125,7 +125,7 @@ def _without(model: "VGG", source: "VGG") -> tuple[str, ...]:
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:
     target_state, source_state = model.state_dict(), source.state_dict()
-    keys = [key for key in target_state if key.rpartition(".")[0] in names]
+    keys = [key for key in target_state if key.partition(".")[0] in names]
     for key in keys:
         new, old = tuple(target_state[key].shape), source_state.get(key)
         if old is None or tuple(old.shape) != new:

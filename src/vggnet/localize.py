@@ -51,6 +51,7 @@ class Localiser:
     def check(self) -> None:
         """Raises InputError for nets that are not of these kinds, or do not fit each other."""
         check_boxes(self.boxes)
+        self.classifier.config.check_vgg("localisation")
         self.classifier.config.check_classes()
         for name in ("num_classes", "crop"):
             ours, theirs = (getattr(net.config, name) for net in (self.boxes, self.classifier))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vggnet import initialize
-from vggnet.configs import HEAD, MINIMUM, Config
+from vggnet.configs import HEAD, Config
 from vggnet.errors import InputError
 from vggnet.modules import FullyConnected, ReLU, module
 from vggnet.pages import in_large_pages
@@ -47,6 +47,8 @@ class Provenance:
 class VGG(nn.Module):
     """One of the paper's nets, taking images as they are: RGB, 0–255, N×3×H×W, uint8 or float.
 
+    A config of `rivals.py` makes it one of the nets that the paper compares itself with.
+
     The mean RGB is subtracted inside (a buffer, `mean`), which is the paper's only pre-processing
     (§2.1). The layers are attributes named as in the literature: `conv1_1`, `relu1_1`, `pool1`, …,
     `fc6`, `fc7`, `fc8`, in the order of `Config.layers`.
@@ -77,7 +79,8 @@ class VGG(nn.Module):
         self.register_buffer("mean", torch.tensor(self._mean_values))
         self.provenance = Provenance()
         self._names = tuple(layer.name for layer in config.layers())
-        for layer in config.layers():
+        sides = (layer for layers in config.sides().values() for layer in layers)
+        for layer in (*config.layers(), *sides):
             self.add_module(layer.name, module(layer, config))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,6 +108,19 @@ class VGG(nn.Module):
         """
         self.config.check_head()
         return self.run(images, ("fc8",))["fc8"]
+
+    def training_scores(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What a loss is of, each N×K: the net's scores, then those of the classifiers that it has
+        at its side for training (`Config.sides`: GoogLeNet's two; VGG has none)."""
+        sides = self.config.sides()
+        found = self.run(images, ("scores", *sides))
+        scores = [found["scores"]]
+        for at, layers in sides.items():
+            x = found[at]
+            for layer in layers:
+                x = getattr(self, layer.name)(x)
+            scores.append(x.mean(dim=(2, 3)))
+        return tuple(scores)
 
     def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Named outputs of one forward, which ends at the last of them.
@@ -163,14 +179,16 @@ class VGG(nn.Module):
     def check_images(self, images: Tensor, names: Collection[str] = ("scores",)) -> None:
         """Raises InputError for images of which the net cannot give these outputs."""
         head = not set(names).isdisjoint(HEAD)
-        smallest, channels = self.config.crop if head else MINIMUM, self.config.in_channels
+        smallest = self.config.crop if head else self.config.minimum
+        channels = self.config.in_channels
         if images.dim() != 4 or images.shape[1] != channels:
             raise InputError(
                 f"images of shape {tuple(images.shape)}: net {self.config.net} takes "
                 f"N×{channels}×H×W" + (" (one image: add a batch dimension)" * (images.dim() == 3))
             )
         if images.shape[2] < smallest or images.shape[3] < smallest:
-            what = "the crop" if head else "five poolings leave anything of,"
+            crop = head or smallest == self.config.crop
+            what = "the crop" if crop else "five poolings leave anything of,"
             raise InputError(
                 f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than {what} "
                 f"{smallest}: rescale them to a smallest side of {smallest} or more"

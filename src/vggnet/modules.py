@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggnet.configs import LRN, Config, Layer
+from vggnet.configs import Config
+from vggnet.layers import LRN, Inception, Layer
 
 
 class ReLU(nn.Module):
@@ -68,12 +69,60 @@ class LocalResponseNorm(nn.Module):
         return f"{self.lrn.size}, alpha={self.alpha}, beta={self.lrn.beta}, k={self.lrn.k}"
 
 
+class InceptionModule(nn.Module):
+    """GoogLeNet's four branches side by side, each keeping the size (`layers.Inception`).
+
+    Shape: N×C×H×W to N×(channels of the four)×H×W.
+    """
+
+    one: nn.Module
+    three_reduce: nn.Module
+    three: nn.Module
+    five_reduce: nn.Module
+    five: nn.Module
+    projection: nn.Module
+
+    def __init__(self, in_channels: int, widths: Inception) -> None:
+        super().__init__()
+        for name, (inputs, outputs, kernel) in widths.convolutions(in_channels).items():
+            self.add_module(name, nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        three = self.three(F.relu(self.three_reduce(x)))
+        five = self.five(F.relu(self.five_reduce(x)))
+        pooled = self.projection(F.max_pool2d(x, 3, stride=1, padding=1))
+        return F.relu(torch.cat([self.one(x), three, five, pooled], dim=1))
+
+
+class SpatialPyramid(nn.Module):
+    """Maximum in every bin of several grids over the whole map, whatever its size (He et al. 2014).
+
+    Bin i of n along a side s reaches from floor(i·s/n) to ceil((i+1)·s/n) (their Appendix A), so
+    that bins of a map smaller than the grid overlap.
+
+    Shape: N×C×H×W to N×(C·bins)×1×1, level by level, each flattened in the order C, row, column.
+    """
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [F.adaptive_max_pool2d(x, bins).flatten(1) for bins in self.levels]
+        return torch.cat(pooled, dim=1)[:, :, None, None]
+
+    def extra_repr(self) -> str:
+        return str(self.levels)
+
+
 def module(layer: Layer, config: Config) -> nn.Module:
     """A layer of a net, its weights not set."""
+    kernel, stride = layer.kernel, layer.stride
     match layer.kind:
         case "conv":
-            padding = layer.kernel // 2
-            return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, padding=padding)
+            padding, groups = layer.padding, layer.groups
+            channels = layer.in_channels, layer.out_channels
+            return nn.Conv2d(*channels, kernel, stride, padding, groups=groups)
         case "bn":
             return nn.BatchNorm2d(layer.out_channels)
         case "relu":
@@ -82,8 +131,15 @@ def module(layer: Layer, config: Config) -> nn.Module:
             assert layer.lrn is not None
             return LocalResponseNorm(layer.lrn, config.lrn)
         case "pool":
-            return nn.MaxPool2d(2)
+            return nn.MaxPool2d(kernel, stride, ceil_mode=layer.ceil)
+        case "mean":
+            return nn.AvgPool2d(kernel, stride)
+        case "inception":
+            assert layer.inception is not None
+            return InceptionModule(layer.in_channels, layer.inception)
+        case "pyramid":
+            return SpatialPyramid(layer.pyramid)
         case "fc":
-            return FullyConnected(layer.in_channels, layer.out_channels, layer.kernel)
+            return FullyConnected(layer.in_channels, layer.out_channels, kernel)
         case "dropout":
-            return nn.Dropout(config.dropout)
+            return nn.Dropout(config.dropout if layer.rate is None else layer.rate)

@@ -17,7 +17,8 @@ from vggnet.datasets import Dataset
 from vggnet.errors import InputError
 from vggnet.graph import Grid, Run
 from vggnet.images import scaled_size
-from vggnet.model import build
+from vggnet.initialize import initialize_
+from vggnet.model import empty
 from vggnet.protocols import single_scale
 from vggnet.runs import STATE, WEIGHTS
 
@@ -189,9 +190,8 @@ def _speeds(config: Config, device: str) -> tuple[float, float]:
     """Multiply-adds a second in training (forward and backward) and in testing."""
     per_image = account(config).multiply_adds
     batch = max(1, min(64, round(_STEP_MULTIPLY_ADDS[torch.device(device).type] / per_image)))
-    model = build(
-        config.net, num_classes=config.num_classes, crop=config.crop, width=config.width
-    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = empty(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    initialize_(model, "glorot", torch.Generator(device).manual_seed(0))
     images = torch.zeros(batch, 3, config.crop, config.crop, dtype=torch.uint8, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
 

@@ -140,8 +140,9 @@ class Predictor:
         """Q of heat maps: by default twice the crop, where a picture has some 8×8 windows.
 
         Raises:
-            InputError: for a scale that cannot be.
+            InputError: for a scale that cannot be, or a net that is not VGG's.
         """
+        self.net.config.check_vgg("a heat map")
         scale = 2 * self.net.config.crop if scale is None else scale
         check_scales(self.net.config, [scale])
         return scale

@@ -127,6 +127,8 @@ class TrainConfig:
             raise InputError(f"precision {self.precision!r} is not known: take {known}")
         if self.precision != "float32" and self.model.boxes is not None:
             raise InputError("precision bfloat16 does not train boxes: take float32")
+        if self.precision != "float32":
+            self.model.check_vgg("training in bfloat16")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
@@ -208,6 +210,18 @@ def b_5x5(model: Config) -> TrainConfig:
     return TrainConfig(replace(model, net="B-5x5"), S=in_proportion(256, model.crop))
 
 
+def rival_256(model: Config) -> TrainConfig:
+    """One of the nets of Table 7 at S = 256, from random weights, by §3.1's recipe and not its own.
+
+    So the nets of the table differ in nothing but themselves. As a command: `vggnet train DATA
+    --net GoogLeNet --out googlenet`. `at_384` and `jittered` go on from there as for C, D and E.
+    Departure: OverFeat has a tenth of the rate. It is made for images that are divided by their
+    standard deviation; on 0–255, without normalisation, its loss overflows at 1e-2 (docs/LOG.md).
+    """
+    rate = 1e-3 if model.net == "OverFeat" else 1e-2
+    return TrainConfig(model, S=in_proportion(256, model.crop), learning_rate=rate)
+
+
 def at_384(model: Config) -> TrainConfig:
     """§3.1: C, D or E at S = 384, all layers from the same net's S = 256, at a rate of 1e-3.
 
@@ -273,6 +287,7 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
     The runs at S = 384 and jittered start from trained nets: 20 epochs, 4 a plateau, and twice
     the paper's rate, since so much of a digit is outside its crop that they have much to learn.
     B-5x5 has a fifth of the rate: at half of it, its 5×5 convolutions die from a random start.
+    OverFeat keeps its rate, which is a tenth of the others'.
     """
     if recipe.S == in_proportion(256, recipe.model.crop):
         rate, epochs, patience = recipe.learning_rate / 2, 45, 6
@@ -280,6 +295,8 @@ def on_digits(recipe: TrainConfig) -> TrainConfig:
         rate, epochs, patience = recipe.learning_rate * 2, 20, 4
     if recipe.model.net == "B-5x5":
         rate = recipe.learning_rate / 5
+    if recipe.model.net == "OverFeat" and recipe.S == in_proportion(256, recipe.model.crop):
+        rate = recipe.learning_rate
     return replace(recipe, batch_size=64, learning_rate=rate, epochs=epochs, patience=patience)
 
 

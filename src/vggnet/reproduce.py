@@ -80,6 +80,8 @@ def reproduce(
     whole = grid(data.name, len(data.class_names), data.flip, settings)
     for run in whole.runs:  # before any work
         check_scales(run.config.model, [term.Q for term in whole.terms(run)])
+        if parallel is not None and parallel.fc > 1:
+            run.config.model.check_vgg("fc-parallel")
     device = device or best_device()
     if workers is None:
         workers = default_workers(data.train.images, device, jobs)

@@ -16,6 +16,7 @@ from vggnet.datasets import Dataset, Part
 from vggnet.evaluate import Measured, combined, mean
 from vggnet.graph import Grid, Row, Run, Settings, paper_numbers
 from vggnet.protocols import Fusion
+from vggnet.rivals import MEASURED_HERE
 from vggnet.runs import WEIGHTS, read_metrics
 from vggnet.scoring import Result, confused_pairs, ranks
 
@@ -90,6 +91,7 @@ def results_of(whole: Grid, data: Dataset, settings: Settings, out: Path) -> dic
         return [row for row in whole.rows if row.section in sections]
 
     model = whole.runs[0].config.model
+    vggs = [run.config.model for run in whole.runs if run.config.model.is_vgg]
     tables = of("table 3", "table 4", "table 5", "table 6", "table 7")
     best = _best(whole, measured)
     return {
@@ -108,8 +110,8 @@ def results_of(whole: Grid, data: Dataset, settings: Settings, out: Path) -> dic
         "seed": settings.seed,
         "only": settings.only,
         "runs": [_run_json(run, out) for run in whole.runs],
-        "parameters": [_parameters(net, model) for net in TABLE_1],
-        "rows": [_table_row(row, measured) for row in tables],
+        "parameters": [_parameters(net, vgg) for vgg in vggs[:1] for net in TABLE_1],
+        "rows": [_table_row(row, measured, settings.rivals) for row in tables],
         "averaging": _averaging(of("averaging"), measured),
         "others_protocols": [_row(row, measured.result(row)) for row in of("others")],
         "ablation": [_row(row, measured.result(row)) for row in of("ablation")],
@@ -152,11 +154,13 @@ def _row(row: Row, result: Result) -> dict[str, Any]:
     return protocol | found
 
 
-def _table_row(row: Row, measured: _Measured) -> dict[str, Any]:
+def _table_row(row: Row, measured: _Measured, rivals: bool) -> dict[str, Any]:
     table = int(row.section.removeprefix("table "))
     head: dict[str, Any] = {"table": table}
     if isinstance(row.published, paper.System):
         head["system"] = row.published.name
+        if rivals and (here := MEASURED_HERE.get(row.published.name)) is not None:
+            head["here"] = here
     if not row.members:  # another system: its nets are not ours
         empty = dict.fromkeys(("top1", "top1_interval", "top5", "top5_interval"))
         return head | {"nets": []} | empty | {"paper": paper_numbers(row)}

@@ -20,11 +20,13 @@ from vggnet.kernels.training import accelerated
 from vggnet.loading import Batch
 from vggnet.model import VGG, empty
 from vggnet.recipes import TrainConfig
+from vggnet.rivals import SIDE_WEIGHT
 
 if TYPE_CHECKING:
     from vggnet.fc_parallel import ParallelHead
 
 _ALONE = World()
+_Function = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class Step:
         self.head: ParallelHead | None = None
         self._compiled: CompiledStep | None = None
         self._bfloat16 = config.precision == "bfloat16"
-        self._net: Callable[[Tensor, Tensor], Tensor]
+        if self.parallel.fc > 1:
+            config.model.check_vgg("fc-parallel")
+        self._net: _Function
         options: dict[str, Any] = {
             "momentum": config.momentum,
             "weight_decay": config.weight_decay,
@@ -129,7 +133,7 @@ class Step:
             # Gradients are exchanged in the last backward pass, for all parts.
             later = isinstance(self._net, DistributedDataParallel) and i < parts - 1
             with self._net.no_sync() if later else nullcontext():  # type: ignore[attr-defined]
-                scores = self._net(images, shifts)
+                scores, *sides = self._net(images, shifts)
                 if self.head is not None:
                     scores = self.head.scores(scores, rows)
                 wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -138,10 +142,9 @@ class Step:
                     mean = losses.sum() / total
                 else:
                     bad = scores.detach().argmax(dim=1) != labels
-                    if ranks == parts == 1:
-                        mean = F.cross_entropy(wide, labels)
-                    else:
-                        mean = F.cross_entropy(wide, labels, reduction="sum") / total
+                    mean = self._mean_loss(wide, labels, total)
+                    for side in sides:
+                        mean = mean + SIDE_WEIGHT * self._mean_loss(side.float(), labels, total)
                 # DistributedDataParallel takes the mean over the ranks, which have summands.
                 (mean * ranks if ranks > 1 else mean).backward()  # type: ignore[no-untyped-call]
             loss += mean.detach()
@@ -150,6 +153,12 @@ class Step:
             self.head.average_gradients(ranks, compress=self.parallel.compress)
         self.optimizer.step()
         return loss, wrong
+
+    def _mean_loss(self, scores: Tensor, labels: Tensor, total: int) -> Tensor:
+        """This part's summand of the mean loss over a batch of `total` images."""
+        if self.world.ranks == self.parallel.accumulate == 1:
+            return F.cross_entropy(scores, labels)
+        return F.cross_entropy(scores, labels, reduction="sum") / total
 
     def state(self) -> dict[str, Tensor]:
         """Weights as `net.NAME` and momentum as `momentum.NAME`; divided ones as DTensors."""
@@ -204,28 +213,29 @@ class Step:
         copy.provenance = self.model.provenance
         return copy
 
-    def _function(self, config: TrainConfig) -> Callable[[Tensor, Tensor], Tensor]:
-        """From images and shifts to scores, or to pool5 where the head is divided."""
+    def _function(self, config: TrainConfig) -> _Function:
+        """From images and shifts to scores, or to pool5 where the head is divided; scores of
+        classifiers at the net's side follow."""
         model, divided = self.model, self.head is not None
         if self._bfloat16:
             share = config.batch_size // (self.world.ranks * self.parallel.accumulate)
-            return compiled_forward(model, "pool5" if divided else "fc8", share)
-        forward = accelerated(model)
+            compiled = compiled_forward(model, "pool5" if divided else "fc8", share)
+            return lambda images, shifts: (compiled(images, shifts),)
+        forward, has_sides = accelerated(model), bool(config.model.sides())
 
-        def function(images: Tensor, shifts: Tensor) -> Tensor:
+        def function(images: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
             shifted = images.float()
             shifted += shifts
             if divided:
-                return model.run(shifted, ("pool5",))["pool5"]
+                return (model.run(shifted, ("pool5",))["pool5"],)
+            if has_sides:
+                return model.training_scores(shifted)
             # The kernels take at least one image.
-            scores: Tensor = forward(shifted) if len(shifted) else model(shifted)
-            return scores
+            return (forward(shifted) if len(shifted) else model(shifted),)
 
         return function
 
-    def _shared(
-        self, function: Callable[[Tensor, Tensor], Tensor]
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _shared(self, function: _Function) -> _Function:
         """With gradients averaged over the ranks, but those of a divided head."""
         if self.world.ranks == 1:
             return function
@@ -269,10 +279,10 @@ def _divided_head(model: VGG, size: int) -> "ParallelHead":
 class _Part(nn.Module):
     """Layers and a function that uses them, as DistributedDataParallel wants it."""
 
-    def __init__(self, layers: list[nn.Module], function: Callable[..., Tensor]) -> None:
+    def __init__(self, layers: list[nn.Module], function: _Function) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.function = function
 
-    def forward(self, images: Tensor, shifts: Tensor) -> Tensor:
+    def forward(self, images: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
         return self.function(images, shifts)

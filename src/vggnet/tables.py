@@ -6,7 +6,8 @@ from typing import Any
 
 from vggnet import paper
 from vggnet.charts import METHODS, Record
-from vggnet.configs import LRN, NETS, TABLE_1, Config
+from vggnet.configs import NETS, TABLE_1, Config
+from vggnet.layers import LRN
 from vggnet.protocols import scale_text
 
 Results = Mapping[str, Any]
@@ -118,6 +119,11 @@ def _nets(row: Record) -> str:
     return f"{named}; {row['note']}" if row.get("note") else named
 
 
+def _system(row: Record) -> str:
+    """A row of Table 7, and what was measured where that is not the very system."""
+    return f"{row['system']}; {row['here']}" if row.get("here") else str(row["system"])
+
+
 def methods_text(words: str) -> str:
     """A description of a protocol with its methods in the paper's words."""
     for method, name in METHODS.items():
@@ -200,7 +206,7 @@ def published(results: Results, number: int) -> Table | None:
         columns = _columns(*names, (HERE, _BOTH), (PAPER, val))
         cells = [
             (
-                *((_nets(row), METHODS[row["method"]]) if number == 6 else (row["system"],)),
+                *((_nets(row), METHODS[row["method"]]) if number == 6 else (_system(row),)),
                 *(*_errors(row), *_theirs(row, "top5_test")),
             )
             for row in rows

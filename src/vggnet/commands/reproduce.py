@@ -23,6 +23,7 @@ from vggnet.commands.arguments import (
 )
 from vggnet.errors import InputError
 from vggnet.graph import TABLES, Settings
+from vggnet.rivals import RIVALS
 
 if TYPE_CHECKING:
     from vggnet.datasets import Dataset
@@ -37,6 +38,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--only",
         help=f'part of the grid, such as "table 3, D": of {", ".join(TABLES)} and of the nets; '
         "results and report are then of this part",
+    )
+    parser.add_argument(
+        "--rivals",
+        action="store_true",
+        help=f"train and test the nets that Table 7 compares with too: {', '.join(RIVALS)}",
     )
     parser.add_argument(
         "--plan", action="store_true", help="print every run and its estimated cost, start nothing"
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         precision=args.precision,
         seed=args.seed,
         only=args.only,
+        rivals=args.rivals,
     )
     if args.plan:
         _plan(args, settings)

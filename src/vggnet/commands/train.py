@@ -24,7 +24,16 @@ from vggnet.commands.arguments import (
 )
 from vggnet.configs import NETS, Config
 from vggnet.protocols import single_scale
-from vggnet.recipes import Scale, TrainConfig, a_256, adaptation, as_scale
+from vggnet.recipes import (
+    Adaptation,
+    Scale,
+    TrainConfig,
+    a_256,
+    adaptation,
+    as_scale,
+    rival_256,
+)
+from vggnet.rivals import RIVALS, beside
 
 if TYPE_CHECKING:
     from vggnet.datasets import Dataset
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=f"the data set: {DATA}")
-    parser.add_argument("--net", required=True, help=", ".join(NETS))
+    parser.add_argument("--net", required=True, help=", ".join([*NETS, *RIVALS]))
     parser.add_argument("--out", required=True, type=Path, help="folder for weights and metrics")
     parser.add_argument(
         "--init-from",
@@ -44,7 +53,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "or of the same net (all layers)",
     )
     net_flags(parser)
-    parser.add_argument("--dropout", type=float, default=0.5, help="default: 0.5")
+    parser.add_argument(
+        "--dropout", type=float, help="default: 0.5, GoogLeNet's 0.4, each its paper's"
+    )
     parser.add_argument("--batch-norm", action="store_true", help="not in the paper")
     parser.add_argument("--lrn", default="krizhevsky", help="krizhevsky (default) or caffe")
     parser.add_argument(
@@ -84,18 +95,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     fitted = adaptation(args.data)
-    model = Config(
-        args.net,
-        crop=fitted.crop if args.crop is None else args.crop,
-        width=fitted.width if args.width is None else args.width,
-        dropout=args.dropout,
-        batch_norm=args.batch_norm,
-        lrn=args.lrn,
-    )
+    model = _model(args, fitted)
     names = {field.name for field in fields(TrainConfig)} & vars(args).keys() - {"S"}
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     # Of another S it would be the recipe for weights that are trained already.
-    config = fitted.fit(replace(a_256(model), model=model))
+    config = fitted.fit(replace(a_256(model), model=model) if model.is_vgg else rival_256(model))
     config = replace(config, S=config.S if args.S is None else _train_scale(args.S), **given)
 
     from vggnet import checkpoint
@@ -116,6 +120,20 @@ def run(args: argparse.Namespace) -> None:
         if start is not None:
             _say_what_is_random(args.init_from, start, config.model)
         _train(args, config, data, device, world, parallel)
+
+
+def _model(args: argparse.Namespace, fitted: Adaptation) -> Config:
+    """The net that is asked for; the crop of one of Table 7's is in proportion to VGG's."""
+    given = {
+        name: value
+        for name in ("crop", "width", "dropout", "batch_norm", "lrn")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.net in RIVALS:
+        # A crop of 32 leaves most of them nothing.
+        crop, width = fitted.grid_crop or fitted.crop, fitted.grid_width or fitted.width
+        return replace(beside(args.net, Config("A", crop=crop, width=width)), **given)
+    return Config(args.net, **{"crop": fitted.crop, "width": fitted.width, **given})
 
 
 def _train(

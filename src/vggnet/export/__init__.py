@@ -171,6 +171,7 @@ def check(path: Path, *, format: str, form: str, precision: str, calibrated: boo
 
 
 def _check_model(model: VGG, precision: Precision) -> None:
+    model.config.check_vgg("export")
     model.config.check_classes()
     if model.mean.device.type != "cpu" or model.mean.dtype != torch.float32:
         raise InputError(

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from vggnet import __version__
-from vggnet.configs import LRN
 from vggnet.errors import InputError
+from vggnet.layers import LRN
 from vggnet.model import VGG
 from vggnet.modules import FullyConnected, LocalResponseNorm
 

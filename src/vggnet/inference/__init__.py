@@ -53,11 +53,13 @@ def engine(
         raise InputError(f"threads {threads} is not 1 or more")
     device, dtype = model.mean.device.type, model.mean.dtype
     why = ""
-    if device == "cuda":
+    if not model.config.is_vgg:
+        why = f"there are no kernels for net {model.config.net}"
+    elif device == "cuda":
         if fc != "float32":
             raise InputError(f"fc {fc}: it is for a CPU; the net is on {model.mean.device}")
         return OnGPU(model)
-    if device != "cpu":
+    elif device != "cpu":
         why = f"there are no kernels for {device}"
     elif dtype != torch.float32:
         why = f"the kernels take float32; the net is in {str(dtype).removeprefix('torch.')}"

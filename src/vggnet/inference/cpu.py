@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vggnet.configs import Layer
 from vggnet.errors import InputError
 from vggnet.inference.base import Fast, Plain
 from vggnet.kernels import layers as on
 from vggnet.kernels.layers import Connected, Direct, Scratch, Winograd
 from vggnet.kernels.library import library
+from vggnet.layers import Layer
 from vggnet.model import VGG
 from vggnet.modules import FullyConnected, LocalResponseNorm
 from vggnet.pages import in_large_pages

@@ -61,7 +61,9 @@ def accelerated(model: VGG, *, threads: int | None = None) -> Forward:
 
 def uses_kernels(model: VGG) -> bool:
     """Whether `accelerated` computes this net by the kernels, on this machine."""
-    if model.mean.device.type != "cpu" or model.mean.dtype != torch.float32:
+    if not model.config.is_vgg or model.mean.device.type != "cpu":
+        return False
+    if model.mean.dtype != torch.float32:
         return False
     try:
         columns = library().columns

@@ -182,6 +182,8 @@ class Service:
         hidden = row["kind"] in ("conv", "bn") or layer in ("fc6", "fc7")
         # conv3_3 and bn3_3 are followed by relu3_3, fc6 by relu6.
         name = re.sub("conv|bn|fc", "relu", layer) if hidden else layer
+        if name not in (one.name for one in self.model.config.layers()):
+            name = layer  # one of the nets of `rivals.py` names it otherwise
         found = []
         for one in opened:
             view = torch.from_numpy(np.array(one.views[0])).permute(2, 0, 1)[None]
