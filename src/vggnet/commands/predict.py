@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> None:
             averaging=args.averaging,
             flips=False if args.no_flips else None,
         )
-        predictor.heat_map_scale(args.heatmap_scale)
+        if args.heatmap is not None or args.heatmap_scale is not None:
+            predictor.heat_map_scale(args.heatmap_scale)
     except InputError as error:
         raise InputError(f"{args.weights}: {error}") from None
     how: dict[str, str | int] = {
