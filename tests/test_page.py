@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import (
     Browser,
@@ -23,18 +24,26 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-import page_stub
+import vggnet
+from serving import serving
+from vggnet.model import Provenance
+from vggnet.serve import examples
 
 PREDICT = "**/v1/predict*"
-PICTURES = [page_stub.encoded(image) for _, image in page_stub.photographs()]
+PICTURES = [example.content for example in examples.embedded(())]
 PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of a server."""
-    with page_stub.running() as address:
-        yield address
+    """The address of a server. Its net has random weights, and doubts."""
+    model = vggnet.build("D", num_classes=10, crop=64, width=0.25, init="he")
+    with torch.no_grad():
+        model.get_parameter("fc8.weight").mul_(0.02)
+    names = tuple(f"class {i}, <b>{i}</b>" for i in range(10))
+    model.provenance = Provenance(S=(73, 146), class_names=names)
+    with serving(model) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
