@@ -30,7 +30,12 @@ FORMATS = ("table", "jsonl", "csv")
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="of a net with classes")
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        type=Path,
+        help="of a net with classes; any that vggnet.load reads",
+    )
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -90,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
     from vggnet import checkpoint
     from vggnet.pictures import pictures_of
     from vggnet.predict import Predictor
+    from vggnet.weights import load
 
     if args.out is not None:
         checkpoint.check_writable(args.out)
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
     pictures = pictures_of(args.images)
     device = device_of(args)
     choose_engine(args, device)
-    model = checkpoint.load(args.weights).to(device)
+    model = load(args.weights).to(device)
     try:
         predictor = Predictor(
             model,

@@ -21,7 +21,12 @@ KEY = "VGGNET_API_KEY"
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="of a net with classes")
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        type=Path,
+        help="of a net with classes; any that vggnet.load reads",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -96,12 +101,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace, listening: "socket", key: str | None) -> None:
-    from vggnet import checkpoint
     from vggnet.serve import examples, server
     from vggnet.serve.app import create
     from vggnet.serve.batching import Batcher
     from vggnet.serve.metrics import Metrics
     from vggnet.serve.service import Limits, Service
+    from vggnet.weights import load
 
     limits = Limits(
         body=args.max_body << 20,
@@ -112,7 +117,7 @@ def _serve(args: argparse.Namespace, listening: "socket", key: str | None) -> No
     )
     device = device_of(args)
     choose_engine(args, device)
-    model = checkpoint.load(args.weights).to(device)
+    model = load(args.weights).to(device)
     try:
         service = Service(model, limits)
     except InputError as error:

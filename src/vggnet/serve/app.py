@@ -136,7 +136,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _POSTED = _problems(400, 401, 403, 408, 413, 415, 421, 422, 503)
-_GOT = _problems(401, 404, 421)
+_GOT = _problems(421)
 _FILE = {"type": "string", "format": "binary"}
 _PICTURES = {
     "required": True,
@@ -179,7 +179,12 @@ def create(
     get, post = partial(app.get, responses=_GOT), partial(app.post, responses=_POSTED)
     get("/v1/model", summary="What the net is, and what may be asked")(routes.model)
     get("/v1/examples", summary="Pictures to try")(routes.examples_list)
-    get("/v1/examples/{number}", summary="One of them", response_class=Response)(routes.example)
+    get(
+        "/v1/examples/{number}",
+        summary="One of them",
+        response_class=Response,
+        responses=_GOT | _problems(404, 422),
+    )(routes.example)
     post(
         "/v1/predict",
         summary="What is in pictures",
@@ -195,8 +200,16 @@ def create(
     get("/v2", summary="The server")(routes.server_metadata)
     get("/v2/health/live", summary="Whether the process lives")(routes.health)
     get("/v2/health/ready", summary="Whether it answers")(routes.health)
-    get("/v2/models/{model_name}", summary="What the net takes and gives")(routes.metadata)
-    get("/v2/models/{model_name}/ready", summary="Whether the net answers")(routes.model_ready)
+    get(
+        "/v2/models/{model_name}",
+        summary="What the net takes and gives",
+        responses=_GOT | _problems(401, 404),
+    )(routes.metadata)
+    get(
+        "/v2/models/{model_name}/ready",
+        summary="Whether the net answers",
+        responses=_GOT | _problems(401, 404),
+    )(routes.model_ready)
     post(
         "/v2/models/{model_name}/infer",
         summary="Scores of tensors",
@@ -205,14 +218,19 @@ def create(
         response_model_exclude_none=True,
     )(routes.infer)
 
-    @get("/metrics", summary="For Prometheus", response_class=Response)
+    @get(
+        "/metrics",
+        summary="For Prometheus",
+        response_class=Response,
+        responses=_GOT | _problems(401),
+    )
     def metrics_text() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        template = Environment(loader=PackageLoader("vggnet.serve", "page"), autoescape=True)
-        return HTMLResponse(template.get_template("docs.html.jinja").render(api=app.openapi()))
+        templates = Environment(loader=PackageLoader("vggnet", "templates"), autoescape=True)
+        return HTMLResponse(templates.get_template("api.html.jinja").render(api=app.openapi()))
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
