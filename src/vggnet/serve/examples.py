@@ -10,11 +10,17 @@ from PIL import Image
 
 from vggnet.errors import InputError
 from vggnet.folders import SUFFIXES, Tree, images_in
-from vggnet.images import decode
+from vggnet.images import EncodedImage, Pixels, decode, read_file
 from vggnet.storage import place_of
 
 _MOST = 12
-_KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_KINDS = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,17 @@ def from_folder(folder: Path) -> list[Example]:
     """The first pictures of a folder, by name.
 
     Raises:
-        InputError: for a folder without such pictures.
+        InputError: for a folder without such pictures, or one that cannot be read.
     """
     root = place_of(str(folder))
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
     found = []
     for name in sorted(images_in(Tree(root), "."))[:_MOST]:
-        content = (folder / name).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            kind = _KINDS.get(image.format or "")
-        if kind is None:
-            continue
-        found.append(Example(Path(name).stem, kind, content))
+        content = read_file(folder / name)
+        kind = _KINDS.get(EncodedImage(content, str(folder / name)).format)
+        if kind is not None:
+            found.append(Example(Path(name).stem, kind, content))
     if not found:
         raise InputError(f"{folder}: has no pictures ({', '.join(SUFFIXES)}) that browsers show")
     return found
@@ -64,7 +68,7 @@ def embedded(class_names: tuple[str, ...]) -> list[Example]:
     return [_png(f"photograph {i}", photo) for i, photo in enumerate(photos, 1)]
 
 
-def _png(name: str, pixels: np.ndarray) -> Example:
+def _png(name: str, pixels: Pixels) -> Example:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return Example(name, "image/png", file.getvalue())

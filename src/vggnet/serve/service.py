@@ -81,6 +81,8 @@ class Service:
         S = model.provenance.S  # noqa: N806, the paper's name
         # Weights of other software may not say their S: the paper's proportion.
         self.S = S if S is not None else round(256 * model.config.crop / 224)
+        self.layers = account(model.config).layers_json()
+        """The walk through the net at its crop."""
         self.predictor = lru_cache(maxsize=64)(self._predictor)
         self.default = self.predictor("dense", None, "scores", None)
 
@@ -157,17 +159,13 @@ class Service:
 
     # What layers show.
 
-    def layers(self) -> list[dict[str, Any]]:
-        """The walk through the net at its crop."""
-        return account(self.model.config).layers_json()
-
     def open_for_layer(self, content: bytes, name: str, layer: str) -> Opened:
         """A picture as the net's single scale has it.
 
         Raises:
             InputError: for a layer that `layers` does not list, or as `open`.
         """
-        known = [row["name"] for row in self.layers()]
+        known = [row["name"] for row in self.layers]
         if layer not in known:
             raise InputError(f"layer {layer!r} is not known: take one of {', '.join(known)}")
         image = self._image(content, name)
@@ -178,7 +176,7 @@ class Service:
 
     def activations(self, layer: str, opened: Sequence[Opened]) -> list[NDArray[np.float32]]:
         """C×h×w of each picture; of a layer that a ReLU follows, after it."""
-        row = next(row for row in self.layers() if row["name"] == layer)
+        row = next(row for row in self.layers if row["name"] == layer)
         hidden = row["kind"] in ("conv", "bn") or layer in ("fc6", "fc7")
         # conv3_3 and bn3_3 are followed by relu3_3, fc6 by relu6.
         name = re.sub("conv|bn|fc", "relu", layer) if hidden else layer
