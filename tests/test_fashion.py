@@ -37,11 +37,19 @@ def test_pieces_become_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {name.removesuffix(" tests") for _, name, _ in found["lines"]} == {*names[3:], "all"}
     assert (runs / "D-S110" / "weights.safetensors").stat().st_mtime_ns == kept
 
-    call("out-2", "--runs", str(tmp_path / "runs-2"), "--nets", "B", "--minutes", "3")
+    # Departures of one net and S by two schedules are two runs.
+    more = "--runs", str(tmp_path / "runs-2"), "--nets", "B,D-BN,D-BN-cosine", "--minutes", "3"
+    call("out-2", *more)
     outs = [str(tmp_path / name) for name in ("out-1", "out-2")]
     fashion.main([str(tmp_path / "merged"), *common, "--merge", *outs])
     results = json.loads((tmp_path / "merged" / "results.json").read_text())
-    assert {run["name"] for run in results["runs"]} == {*names, "B-S73"}
+    departures = ["D-BN-S64-82", "D-BN-S64-82-cosine"]
+    assert {run["name"] for run in results["runs"]} == {*names, "B-S73", *departures}
+    beside = json.loads((tmp_path / "merged" / "beside.json").read_text())
+    rows = [row["runs"] for row in beside["departures"]]
+    assert rows == [[name] for name in departures for _ in range(3)]
+    pairs = [pair["runs"] for pair in beside["compared"]]
+    assert pairs.count([departures[1:], departures[:1]]) == 3
     assert not list((tmp_path / "merged").glob("runs/*/weights.safetensors"))
     rows = [row for row in results["rows"] if row["table"] in (3, 4, 5) and row["net"] == "D"]
     assert len(rows) == 3 + 3 + 3

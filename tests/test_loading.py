@@ -110,10 +110,16 @@ def test_erasing_changes_a_rectangle_and_nothing_else(data: Dataset) -> None:
 def test_images_at_hand_and_on_demand_give_the_same_crops(
     scale: Any, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = list(loader(data, S=scale).epoch(1))
+    """Also where grey images are kept as one channel, between others."""
+    coloured = [image.copy() for image in data.train.images]
+    for image in coloured[::2]:
+        image[3, 5, 1] ^= 9
+    data = replace(data, train=Part(coloured, data.train.labels))
+    options = {"S": scale, "flip": True, "erase": 0.5}
+    expected = list(loader(data, **options).epoch(1))
     later = replace(data, train=Part(OnDemand(data.train.images), data.train.labels))
     monkeypatch.setattr("vggnet.loading._KEPT_BYTES", 0)
-    for found in (loader(later, S=scale).epoch(1), loader(data, S=scale).epoch(1)):
+    for found in (loader(later, **options).epoch(1), loader(data, **options).epoch(1)):
         for batch, other in zip(found, expected, strict=True):
             assert (batch.images == other.images).all()
             assert (batch.shifts == other.shifts).all()

@@ -353,6 +353,22 @@ def test_the_rate_follows_the_plateau(data: Dataset, tmp_path: Path) -> None:
     assert len(records(tmp_path, "validation")) == 5  # one to set the mark, three, the end
 
 
+def test_a_cosine_goes_on_to_the_end(data: Dataset, tmp_path: Path) -> None:
+    """At the rates that PyTorch's scheduler gives, whatever validation says."""
+    values = config(learning_rate=1e-12, patience=1, epochs=8, schedule="cosine")
+    train(values, data, tmp_path)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1e-12)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    expected = []
+    for _ in range(8):
+        expected.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    rates = {record["epoch"]: record["learning_rate"] for record in records(tmp_path, "train")}
+    assert list(rates.values()) == pytest.approx(expected, rel=1e-9)
+    assert len(records(tmp_path, "validation")) == 8
+
+
 def test_sizes_are_in_proportion() -> None:
     assert [in_proportion(size, 224) for size in (224, 256, 384, 512)] == [224, 256, 384, 512]
     assert [in_proportion(size, 32) for size in (224, 256, 384, 512)] == [32, 37, 55, 73]
@@ -391,6 +407,7 @@ def test_recipes_are_the_papers() -> None:
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
         ({"colour_shift": float("inf")}, "colour_shift inf"),
         ({"erase": 1.5}, "erase 1.5 is not a chance"),
+        ({"schedule": "linear"}, "schedule 'linear' is not known: take plateau or cosine"),
         ({"seed": -1}, "seed -1"),
     ],
 )

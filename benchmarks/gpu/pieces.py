@@ -104,7 +104,16 @@ class Rows:
 
     def json(self, row: Row) -> dict[str, Any]:
         found = self.measured(row).errors(self.part, row.protocol)
-        return {"section": row.section, "row": str(row.protocol), **found.to_json()}
+        told = {"section": row.section, "row": str(row.protocol), "runs": _runs(row)}
+        return told | found.to_json()
+
+
+def _runs(row: Row) -> list[str]:
+    return [member.run.name for member in row.members]
+
+
+def _nets(row: Row) -> list[str]:
+    return [member.run.config.model.net for member in row.members]
 
 
 def report(whole: Grid, data: Dataset, settings: Settings, out: Path) -> None:
@@ -116,22 +125,22 @@ def report(whole: Grid, data: Dataset, settings: Settings, out: Path) -> None:
     write_results(Grid(done, rows), data, settings, out)
     test, validation = Rows(data.test, out), Rows(data.validation, out)
     departures = [row for row in rows if row.section == "departure"]
-    # The paper's rows of the same nets by the same method, where they were measured.
-    faithful = {
-        (tuple(m.run.config.model.net for m in row.members), row.method): row
-        for row in rows
-        if row.section in ("table 5", "table 6")
-    }
+    faithful = [row for row in rows if row.section in ("table 5", "table 6")]
+    # Against the paper's rows of the same nets by the same method, and earlier departures of them.
     pairs = [
         (row, other)
-        for row in departures
-        if (other := faithful.get((tuple(m.run.config.model.net for m in row.members), row.method)))
+        for number, row in enumerate(departures)
+        for other in (*faithful, *departures[:number])
+        if (_nets(row), row.method) == (_nets(other), other.method)
     ]
     pairs += [(a, b) for b, a in pairwise(departures) if a.members == b.members]
     tables = ("table 3", "table 4", "table 5", "table 6", "departure")
     beside = {
         "departures": [test.json(row) for row in departures],
-        "compared": [claims.compare(*pair, test.wrong) for pair in pairs],
+        "compared": [
+            claims.compare(*pair, test.wrong) | {"runs": [_runs(row) for row in pair]}
+            for pair in pairs
+        ],
         "validation": [
             validation.json(row)
             for row in rows

@@ -53,10 +53,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's folder: net, S, and whether the FC layers alone were tuned."""
+        """The run's folder: net, S, and whether the FC layers alone were tuned, or the rate
+        followed a cosine."""
         smallest, largest = self.config.scales
         scale = f"S{smallest}" if smallest == largest else f"S{smallest}-{largest}"
-        return f"{self.config.model.title}-{scale}" + "-fc" * (self.config.tune == "fc")
+        name = f"{self.config.model.title}-{scale}" + "-fc" * (self.config.tune == "fc")
+        return name + "-cosine" * (self.config.schedule == "cosine")
 
     @property
     def start(self) -> str:

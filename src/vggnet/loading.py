@@ -139,11 +139,7 @@ class TrainingImages:
     ) -> None:
         if workers < 0:
             raise InputError(f"workers {workers} is not 0 or more")
-        images: Sequence[Pixels] = data.train.images
-        if isinstance(S, int) and isinstance(images, list):
-            sizes = (scaled_size(image.shape[0], image.shape[1], S) for image in images)
-            if sum(3 * height * width for height, width in sizes) <= _KEPT_BYTES:
-                images = [rescale(image, S) for image in images]
+        images = _prepared(data.train.images, S)
         self.batch_size, self.workers = batch_size, workers
         self.waited = 0.0
         """Seconds that the caller has waited for batches so far."""
@@ -354,7 +350,34 @@ class _Views(torch.utils.data.Dataset[tuple[int, _Written]]):
 
     def _erased(self, view: Pixels, rng: np.random.Generator) -> Pixels:
         """What is drawn for this comes last, so that all else is as without it."""
-        return erased(view, rng, self.erase) if self.erase else view
+        return erased(_coloured(view), rng, self.erase) if self.erase else _coloured(view)
+
+
+def _prepared(images: Sequence[Pixels], S: Scale) -> Sequence[Pixels]:  # noqa: N803
+    """Images in memory as they are the soonest to crop: grey ones as planes, at a fixed S."""
+    if not isinstance(images, list):
+        return images
+    images = [_plane(image) for image in images]
+    if isinstance(S, int):
+        sizes = [scaled_size(image.shape[0], image.shape[1], S) for image in images]
+        channels = [math.prod(image.shape[2:]) for image in images]
+        if sum(math.prod(x) * y for x, y in zip(sizes, channels, strict=True)) <= _KEPT_BYTES:
+            return [rescale(image, S) for image in images]
+    return images
+
+
+def _plane(image: Pixels) -> Pixels:
+    """One channel, H×W, of a grey image, which is rescaled sooner; any other as it is."""
+    plane = image[:, :, 0]
+    if (plane == image[:, :, 1]).all() and (plane == image[:, :, 2]).all():
+        return np.ascontiguousarray(plane)
+    return image
+
+
+def _coloured(view: Pixels) -> Pixels:
+    """H×W×3, of a plane too."""
+    # On a flat array repeat is three times as fast as along a new axis.
+    return view if view.ndim == 3 else np.repeat(view.reshape(-1), 3).reshape(*view.shape, 3)
 
 
 def _in_memory(part: Part) -> bool:

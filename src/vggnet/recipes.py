@@ -24,6 +24,7 @@ Scale = int | tuple[int, int]
 """S of training in pixels: fixed, or the range that it is drawn from for every image (§3.1)."""
 Precision = Literal["float32", "bfloat16"]
 Tune = Literal["all", "fc"]
+Schedule = Literal["plateau", "cosine"]
 
 
 def in_proportion(size: int, crop: int) -> int:
@@ -74,6 +75,10 @@ class TrainConfig:
     """The L2 penalty's multiplier; on every parameter, since the paper excepts none."""
     epochs: int = 74
     """At most: 370K iterations on ImageNet. A plateau after the last division ends a run sooner."""
+    schedule: Schedule = "plateau"
+    """plateau: the rate is divided by 10 on a plateau of the validation error (§3.1). cosine: in
+    epoch e of n it is (1 + cos(πe/n))/2 of the one at the start, and all epochs are trained; a
+    departure (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts)."""
     patience: int = 5
     """Epochs without a lower validation error that make a plateau. The paper gives no number."""
     divisions: int = 3
@@ -120,6 +125,9 @@ class TrainConfig:
                 raise InputError(f"{name} {value!r} is not 0 or more")
         if not 0 <= self.erase <= 1:
             raise InputError(f"erase {self.erase!r} is not a chance from 0 to 1")
+        if self.schedule not in get_args(Schedule):
+            known = " or ".join(get_args(Schedule))
+            raise InputError(f"schedule {self.schedule!r} is not known: take {known}")
         if self.tune not in get_args(Tune):
             raise InputError(f"tune {self.tune!r} is not known: take {' or '.join(get_args(Tune))}")
         if self.precision not in get_args(Precision):
@@ -132,18 +140,27 @@ class TrainConfig:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
+    def rate(self, epoch: int, divisions: int) -> float:
+        """The learning rate of an epoch, from 0, after so many divisions on plateaus."""
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return float(self.learning_rate / 10**divisions)
+
     @property
     def scales(self) -> tuple[int, int]:
         """The smallest and the largest S; the same where S is fixed."""
         return (self.S, self.S) if isinstance(self.S, int) else self.S
 
     def to_json(self) -> dict[str, Any]:
-        """All values, nested as the dataclasses are; `precision`, `erase` and `boxes` only where
-        they are not the default, so that a run from before there was a choice is still the same.
+        """All values, nested as the dataclasses are; `precision`, `schedule`, `erase` and `boxes`
+        only where they are not the default, so that a run from before there was a choice is still
+        the same.
         """
         values = asdict(self)
         if self.precision == "float32":
             del values["precision"]
+        if self.schedule == "plateau":
+            del values["schedule"]
         if not self.erase:
             del values["erase"]
         if self.model.boxes is None:

@@ -256,7 +256,7 @@ class _Run:
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
         progress, rank = self.progress, self.world.rank
-        rate = self.config.learning_rate / 10**progress.plateau.divisions
+        rate = self.config.rate(progress.epoch, progress.plateau.divisions)
         for group in self.learner.optimizer.param_groups:
             group["lr"] = rate
         self._train_mode()
@@ -395,8 +395,9 @@ class _Run:
         if result.unread:
             record |= {"n": result.n, "unread": result.unread}
         metrics.write(json.dumps(record) + "\n")
-        divided = progress.plateau.divisions
-        over = progress.plateau.update(result.top1)
+        divided, over = progress.plateau.divisions, False
+        if self.config.schedule == "plateau":
+            over = progress.plateau.update(result.top1)
         line = f"epoch {progress.epoch}: validation error {result.top1:.2f} %"
         line += f" of {result.n:,} images, {result.unread} not readable" * bool(result.unread)
         line += " (learning rate divided by 10)" * (progress.plateau.divisions > divided)
