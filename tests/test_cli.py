@@ -276,7 +276,7 @@ def test_staged_training_from_the_command_line(trained: Path, tmp_path: Path) ->
         (["--net", "D", "--device", "cpu:x"], ["device 'cpu:x'"]),
         (["--net", "D", "--scale", "10000000"], ["S 10000000", "32 times"]),
         (["--net", "D", "--init-from", "nothing.safetensors"], ["nothing.safetensors", "no such"]),
-        (["--net", "D", "--init-from", "text"], ["text", "not a safetensors file"]),
+        (["--net", "D", "--init-from", "text"], ["text", "not a weight file"]),
         (["--net", "D", "--init-from", "short"], ["short", "truncated or damaged"]),
         (["--net", "D", "--init-from", "E"], ["net A, not from E"]),
         (["--net", "D", "--init-from", "wide-A"], ["conv1_1", "same width"]),

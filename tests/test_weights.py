@@ -284,16 +284,20 @@ def test_impossible_preprocessing() -> None:
             Preprocessing(**wrong)
 
 
-def test_fine_tuning_a_converted_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fine_tuning_another_softwares_net(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save(Torchvision("vgg16", classes=9, side=1).state_dict(), tmp_path / "vgg16.pth")
     converted = str(tmp_path / "vgg16.safetensors")
     assert main(["convert", str(tmp_path / "vgg16.pth"), converted]) == 0
     sizes = ["--crop", "32", "--width", "0.0625", "--epochs", "1"]
-    command = ["train", "digits", "--net", "D", "--out", str(tmp_path / "run"), *sizes]
-    assert main([*command, "--init-from", converted]) == 0
-    assert "fc8 starts at random" in capsys.readouterr().out
-    assert main([*command, "--init-from", str(tmp_path / "vgg16.pth")]) == 2
-    assert "vggnet convert" in capsys.readouterr().err
+    found = []
+    for name, start in (("a", converted), ("b", str(tmp_path / "vgg16.pth"))):
+        command = ["train", "digits", "--net", "D", "--out", str(tmp_path / name), *sizes]
+        assert main([*command, "--init-from", start]) == 0
+        assert "fc8 starts at random" in capsys.readouterr().out
+        found.append(vggnet.load(tmp_path / name / "weights.safetensors").state_dict())
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
 WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {

@@ -31,6 +31,7 @@ from vggnet.runs import Progress, RunFolder
 from vggnet.scoring import Result
 from vggnet.step import Parallel, Step
 from vggnet.stopping import Stop, Stopped, stoppable
+from vggnet.weights import load
 
 _CHECKPOINT_SECONDS = 600.0
 _STEPS_PER_READ = 20
@@ -75,8 +76,9 @@ def train(
         config: every value of the run.
         data: its training part is trained on; its validation part decides when the rate falls.
         out: the run's folder.
-        parent: weight file to start from: of net A for a deeper net (staged), or of the same net;
-            Without fc8 where it has other classes, without fc6 to fc8 where it has none.
+        parent: weight file to start from, any that `weights.load` reads: of net A for a deeper net
+            (staged), or of the same net; without fc8 where it has other classes, without fc6 to
+            fc8 where it has none.
         device: cuda where there is one, by default; else the CPU.
         log: gets a line an epoch.
         label: shown before the progress bar; the net's name by default.
@@ -113,7 +115,7 @@ def train(
     if folder.is_finished():
         folder.clear()
         return folder.weights
-    parent_net = None if parent is None else checkpoint.load(parent)
+    parent_net = None if parent is None else load(parent)
     # Dropout draws from PyTorch's global generators; the caller gets them back as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         model = build_for(config, data, parent_net)

@@ -50,7 +50,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="WEIGHTS",
         help="start from weights of net A (its first four convolutions and FC layers), "
-        "or of the same net (all layers)",
+        "or of the same net (all layers); any file that `vggnet convert` reads",
     )
     net_flags(parser)
     parser.add_argument(
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     config = fitted.fit(replace(a_256(model), model=model) if model.is_vgg else rival_256(model))
     config = replace(config, S=config.S if args.S is None else _train_scale(args.S), **given)
 
-    from vggnet import checkpoint
+    from vggnet import checkpoint, weights
     from vggnet.distributed import joined
     from vggnet.initialize import check
 
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     device = device_of(args)
     choose_engine(args, device)
     checkpoint.check_writable(args.out / "weights.safetensors")
-    start = None if args.init_from is None else checkpoint.read_header(args.init_from).config
+    start = None if args.init_from is None else weights.load(args.init_from).config
     whole = opened(args.data)
     with joined(device) as world:
         parallel = parallel_of(args, world)
