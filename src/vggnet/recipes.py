@@ -127,8 +127,6 @@ class TrainConfig:
             raise InputError(f"precision {self.precision!r} is not known: take {known}")
         if self.precision != "float32" and self.model.boxes is not None:
             raise InputError("precision bfloat16 does not train boxes: take float32")
-        if self.precision != "float32":
-            self.model.check_vgg("training in bfloat16")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed!r} is not a whole number from 0 to 2147483647")
 
