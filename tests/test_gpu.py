@@ -423,6 +423,13 @@ def rival(name: str, seed: int = 0) -> VGG:
     return model.train()
 
 
+def some_of(crop: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Batches for steps at this crop, one of which is not whole."""
+    return [
+        (pixels(n, crop, crop), torch.randn(n, 3, 1, 1), torch.arange(n) % 11) for n in (6, 5, 6)
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", RIVALS)
 def test_steps_of_table_7s_other_nets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,10 +441,7 @@ def test_steps_of_table_7s_other_nets(name: str, monkeypatch: pytest.MonkeyPatch
     plain = rival(name)
     recipe = replace(rival_256(plain.config), batch_size=6, learning_rate=1e-4)
     step = Step(plain, recipe)
-    crop = plain.config.crop
-    some = [
-        (pixels(n, crop, crop), torch.randn(n, 3, 1, 1), torch.arange(n) % 11) for n in (6, 5, 6)
-    ]
+    some = some_of(plain.config.crop)
     losses = [step(Batch(*batch, torch.empty(0, 0)), [len(batch[2])])[0].item() for batch in some]
     start = rival(name).state_dict()
     for dtype, within, moves in ((torch.float32, 1e-5, 1e-3), (torch.bfloat16, 0.02, 0.25)):
@@ -530,3 +534,15 @@ def test_one_seed_gives_one_step_on_a_gpu() -> None:
         torch.manual_seed(seed)
         losses.append(step(*(x.cuda() for x in next(batches(6))))[0].item())
     assert losses[0] == losses[1] != losses[2]
+
+
+@on_cuda
+@pytest.mark.parametrize("name", RIVALS)
+def test_steps_of_table_7s_other_nets_on_a_gpu(name: str) -> None:
+    here, there = rival(name), rival(name).cuda()
+    step = step_of(here, dtype=torch.float32, learning_rate=1e-4)
+    compiled = step_of(there, backend="inductor", learning_rate=1e-4)
+    for batch in some_of(here.config.crop):
+        found = compiled(*(x.cuda() for x in batch))[0].item()
+        assert found == pytest.approx(step(*batch)[0].item(), rel=0.02)
+    assert compiled._compiled is not None
