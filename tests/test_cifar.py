@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cifar_files as made
 from vggnet import InputError, cifar
@@ -307,6 +308,16 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         file.truncate(cifar.LARGEST + 1)
     with pytest.raises(InputError, match=r"test_batch\.bin: has 209,715,201 bytes, more than any"):
         open_dataset(f"cifar-10:{large.parent}")
+
+
+def test_folders_of_images_with_such_names_stay_what_they_are(tmp_path: Path) -> None:
+    for part in ("train", "test", "meta"):
+        for label in "ab":
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (8, 8)).save(tmp_path / part / label / f"{i}.png")
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    assert open_dataset(str(tmp_path)).class_names == ("a", "b")
 
 
 def test_a_net_trains_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

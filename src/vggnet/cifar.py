@@ -7,7 +7,7 @@ import gzip
 import io
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,13 +175,15 @@ def read_cifar(cifar: Cifar, place: Path) -> tuple[Pictures, Pictures, tuple[str
     return (images, labels), test, names
 
 
-def is_cifar(names: Iterable[str]) -> Cifar | None:
-    """The set that a folder with files of these names has, if any."""
-    present = set(names)
-    for cifar in CIFARS.values():
-        for version in cifar.versions:
-            if {version.archive, version.folder} & present or {*version.names} <= present:
-                return cifar
+def is_cifar(files: Collection[str], folders: Collection[str]) -> Cifar | None:
+    """The set that a folder with these and no other folders has; None where there are others, which
+    may be classes of images."""
+    versions = {version: cifar for cifar in CIFARS.values() for version in cifar.versions}
+    if set(folders) - {version.folder for version in versions}:
+        return None
+    for version, cifar in versions.items():
+        if version.archive in files or version.folder in folders or {*version.names} <= {*files}:
+            return cifar
     return None
 
 

@@ -411,14 +411,16 @@ def open_dataset(spec: str) -> Dataset:
         raise InputError(f"unknown data set {spec!r}: there is no such folder; {known}")
     if is_file(root):
         raise InputError(f"{spec!r} is a file, not a data set: {known}")
-    present = {entry.name for entry in entries(root)}
+    listed = entries(root)
+    present = {entry.name for entry in listed}
+    folders = {entry.name for entry in listed if entry.is_folder}
     for name in FASHION_MNIST_FILES:
         if {name, f"{name}.gz"} & present:
             raise InputError(
                 f"{spec}: has IDX files ({name}), not images by class: write fashion-mnist:{spec} "
                 "if they are Fashion-MNIST's"
             )
-    if theirs := is_cifar(present):
+    if theirs := is_cifar(present - folders, folders):
         raise InputError(
             f"{spec}: has {theirs.title}'s files, not images by class: write {theirs.name}:{spec}"
         )
