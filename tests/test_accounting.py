@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from reference import KERNELS
 from vggnet import NETS, VGG, Config, InputError, account, build
 from vggnet.accounting import first_layer_arithmetic, kernel_arithmetic
+from vggnet.rivals import RIVALS, beside
 
 CHANNELS = [64, 128, 256, 512, 512]
 
@@ -105,8 +106,13 @@ def test_receptive_fields_are_what_gradients_reach(net: str, layer: str) -> None
 
 
 def test_training_memory_is_what_autograd_keeps() -> None:
-    for net, options in (("D", {}), ("A-LRN", {}), ("B", {"batch_norm": True})):
-        model = build(net, num_classes=5, crop=64, width=0.25, **options).train()  # type: ignore[arg-type]
+    options: dict[str, Any] = {"num_classes": 5, "crop": 64, "width": 0.25}
+    configs = [Config("D", **options), Config("A-LRN", **options)]
+    configs += [Config("B", batch_norm=True, **options)]
+    configs += [beside(name, configs[0]) for name in RIVALS]
+    for config in configs:
+        net, crop = config.title, config.crop
+        model = VGG(config).train()
         kept: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -117,8 +123,8 @@ def test_training_memory_is_what_autograd_keeps() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            scores = model(torch.zeros(4, 3, 64, 64))
-        assert scores.requires_grad
+            scores = model.training_scores(torch.zeros(4, 3, crop, crop))
+        assert all(found.requires_grad for found in scores)
         expected = account(model.config).training_memory(4)
         assert sum(kept.values()) == pytest.approx(expected["kept"], rel=0.02), net
         assert expected["parameters"] == 4 * sum(p.numel() for p in model.parameters())

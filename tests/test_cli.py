@@ -14,6 +14,7 @@ from PIL import Image
 
 from vggnet import InputError, __version__, build, load, save
 from vggnet.cli import main
+from vggnet.rivals import RIVALS
 
 TINY = ["--width", "0.0625", "--epochs", "1"]
 
@@ -74,7 +75,8 @@ def test_version() -> None:
 def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json"]) == 0
     nets = json.loads(capsys.readouterr().out)
-    assert list(nets) == ["A", "A-LRN", "B", "C", "D", "E"]
+    assert list(nets) == ["A", "A-LRN", "B", "C", "D", "E", *RIVALS]
+    assert nets["Krizhevsky"]["parameters"] == 60_965_224
     assert nets["A"]["parameters"] == 132_863_336
     assert nets["A"]["receptive_field"] == {"pool5": 150, "fc6": 342}
     assert nets["D"]["weights"] == 138_344_128
@@ -97,6 +99,14 @@ def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["info", "B-5x5", "--json", "--crop", "32", "--width", "0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"][0]["output"] == [32, 32, 32]
+    assert main(["info", "GoogLeNet", "--json"]) == 0
+    net = json.loads(capsys.readouterr().out)
+    assert (net["parameters"], net["weight_layers"]) == (6_998_552, 22)
+    assert net["training_memory"]["parameters"] == 4 * 13_378_280  # with the classifiers beside it
+    assert main(["info", "SPP", "--json", "--crop", "100", "--width", "0.5"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert layers[0]["output"] == [48, 48, 48]
+    assert layers[-1]["receptive_field"] >= 100  # the whole image
     assert main(["info", "kernels", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["first_layer"]
     assert [row["single_weights"] for row in rows] == [4800, 9408]
@@ -107,6 +117,14 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("138,357,544", "15.470", "conv1-512", "LRN", "3,456", "9,408", "81 % more"):
         assert word in text
+    for words in ("Krizhevsky   227              8   60,965,224", "145 million", "MSRA (1 net)"):
+        assert words in text
+    main(["info", "--crop", "32"])
+    assert "last map: Krizhevsky, ZF, OverFeat." in capsys.readouterr().out
+    main(["info", "GoogLeNet"])
+    text = capsys.readouterr().out
+    for words in ("crop 224", "inception5b     1024×7×7", "6,379,728 parameters more"):
+        assert words in text
     main(["info", "D", "--batch", "64"])
     text = capsys.readouterr().out
     for word in ("3×224×224", "150,528", "102,760,448", "15,470,264,320", "batch 64"):
@@ -324,6 +342,7 @@ def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_pat
     assert "is not a folder" in fails("evaluate", weights, "digits", "--out", below)
     assert "is not a folder" in fails("evaluate", weights, "digits", "--cache", below)
     assert "unknown net 'Q'" in fails("info", "Q")
+    assert "as in its paper" in fails("info", "ZF", "--batch-norm")
     assert "crop 100" in fails("info", "--crop", 100)
     assert "invalid choice" in fails("trian")
     other = tmp_path / "other.safetensors"

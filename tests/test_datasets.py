@@ -141,7 +141,10 @@ def test_unknown_data_lists_what_there_is(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             open_dataset(spec)
         assert str(error.value).startswith(f"unknown data set {spec!r}: there is no such folder")
-        for known in ("'digits'", "'fashion-mnist'", "'fashion-mnist:DIR'", "folder of images"):
+        for known in (
+            *("'digits'", "'fashion-mnist'", "'fashion-mnist:DIR'", "folder of images"),
+            *("'cifar-10:DIR'", "'cifar-100:DIR'"),
+        ):
             assert known in str(error.value)
     (tmp_path / "file.zip").touch()
     with pytest.raises(InputError, match=r"file\.zip' is a file, not a data set: give 'digits'"):

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference import randomise
-from vggnet import VGG, Config, InputError, build, gpu_layers
+from vggnet import VGG, Config, InputError, build, gpu_layers, gpu_step
 from vggnet.configs import NETS
 from vggnet.gpu_step import CompiledStep, compiled_forward
 from vggnet.inference.gpu import OnGPU
+from vggnet.initialize import initialize_
 from vggnet.loading import Batch
 from vggnet.model import empty
-from vggnet.recipes import a_256
+from vggnet.recipes import a_256, rival_256
+from vggnet.rivals import RIVALS, beside
 from vggnet.step import Parallel, Step
 
 HALF, FULL = 3e-2, 1e-5
@@ -411,6 +413,59 @@ def test_a_step_in_parts_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses["bfloat16"] != losses["float32"]
 
 
+def rival(name: str, seed: int = 0) -> VGG:
+    """One of Table 7's other nets, without dropout."""
+    model = VGG(replace(beside(name, Config("A", 11, crop=64, width=1 / 16)), dropout=0.0))
+    initialize_(model, "glorot", torch.Generator().manual_seed(seed))
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    return model.train()
+
+
+def some_of(crop: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Batches for steps at this crop, one of which is not whole."""
+    return [
+        (pixels(n, crop, crop), torch.randn(n, 3, 1, 1), torch.arange(n) % 11) for n in (6, 5, 6)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("name", RIVALS)
+def test_steps_of_table_7s_other_nets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 as the plain step's, which is written out in test_rivals.py; in bfloat16 near it,
+    alone and in parts."""
+    for way in ("compiled_forward", "compiled_scores"):
+        function = getattr(gpu_step, way)
+        monkeypatch.setattr(f"vggnet.step.{way}", partial(function, backend="eager"))
+    plain = rival(name)
+    recipe = replace(rival_256(plain.config), batch_size=6, learning_rate=1e-4)
+    step = Step(plain, recipe)
+    some = some_of(plain.config.crop)
+    losses = [step(Batch(*batch, torch.empty(0, 0)), [len(batch[2])])[0].item() for batch in some]
+    start = rival(name).state_dict()
+    for dtype, within, moves in ((torch.float32, 1e-5, 1e-3), (torch.bfloat16, 0.02, 0.25)):
+        model = rival(name)
+        backend = "eager" if dtype == torch.bfloat16 else None
+        compiled = step_of(model, dtype=dtype, backend=backend, learning_rate=1e-4)
+        found = [compiled(*batch)[0].item() for batch in some]
+        assert (compiled._compiled is None) == (backend is None)
+        assert found == pytest.approx(losses, rel=within)
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+        apart, moved = (
+            torch.cat([(value - at[key]).flatten() for key, value in one.named_parameters()])
+            for one, at in ((model, plain.state_dict()), (plain, start))
+        )
+        assert apart.norm() < moves * moved.norm()
+    assert found != losses  # bfloat16 was there
+    half = replace(recipe, precision="bfloat16")
+    in_parts = Step(rival(name), half, parallel=Parallel(accumulate=2))
+    found = [
+        in_parts(Batch(*batch, torch.empty(0, 0)), [len(batch[2])])[0].item() for batch in some
+    ]
+    assert found[0] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_nets_that_cannot_be_trained() -> None:
     with pytest.raises(InputError, match="float32"):
         step_of(net().double())
@@ -479,3 +534,15 @@ def test_one_seed_gives_one_step_on_a_gpu() -> None:
         torch.manual_seed(seed)
         losses.append(step(*(x.cuda() for x in next(batches(6))))[0].item())
     assert losses[0] == losses[1] != losses[2]
+
+
+@on_cuda
+@pytest.mark.parametrize("name", RIVALS)
+def test_steps_of_table_7s_other_nets_on_a_gpu(name: str) -> None:
+    here, there = rival(name), rival(name).cuda()
+    step = step_of(here, dtype=torch.float32, learning_rate=1e-4)
+    compiled = step_of(there, backend="inductor", learning_rate=1e-4)
+    for batch in some_of(here.config.crop):
+        found = compiled(*(x.cuda() for x in batch))[0].item()
+        assert found == pytest.approx(step(*batch)[0].item(), rel=0.02)
+    assert compiled._compiled is not None

@@ -8,6 +8,7 @@ from vggnet import Config, InputError, account, build, save
 from vggnet.datasets import digits
 from vggnet.graph import Settings, grid
 from vggnet.plan import ILSVRC_2012, Facts, plan, text
+from vggnet.rivals import beside
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +74,22 @@ def test_finished_runs_cost_nothing(tmp_path: Path) -> None:
         assert f"\n{name} " in shown
     assert "together" in shown
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_table_7s_other_nets_are_planned(tmp_path: Path) -> None:
+    only = Settings(only="table 7, googlenet, krizhevsky", rivals=True)
+    facts = ILSVRC_2012
+    steps = plan(grid("imagenet", 1000, True, only), facts, tmp_path, "cpu")
+    assert len(steps) == 6
+    google = next(step for step in steps if step.name == "GoogLeNet-S256")
+    net = beside("GoogLeNet", Config("A"))
+    # Szegedy et al. 2014, §5: 4×4 cells, 1×1 to 128 channels, 1,024, 1,000.
+    sides = sum(c * 128 * 16 + 128 * 16 * 1024 + 1024 * 1000 for c in (512, 528))
+    validation = 74 * 50_000 * account(net, (256, 341)).multiply_adds
+    training = 74 * 1_281_167 * 3 * (account(net).multiply_adds + sides)
+    assert google.training_multiply_adds == training + validation
+    shown = text(steps, facts, "cpu").splitlines()
+    table = shown[shown.index("") + 1 :]
+    assert len({len(line.removesuffix(" to do").rstrip()) for line in table[1:-1]}) == 1
+    last = next(step for step in steps if step.name == "GoogLeNet-S256-512")
+    assert last.disk_bytes == 4 * 13_378_280 + 6 * 50_000 * 1000 * 4

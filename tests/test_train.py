@@ -26,6 +26,7 @@ from vggnet.recipes import (
     deeper_256,
     in_proportion,
     jittered,
+    on_cifar_10,
     on_digits,
     on_fashion_mnist,
     submitted_d,
@@ -429,13 +430,17 @@ def test_recipes_of_deeper_runs_are_the_papers() -> None:
     assert on_digits(at_384(small)).epochs < on_digits(deeper_256(small)).epochs
     for width in (0.125, 1):
         net = replace(small, width=width)
-        assert on_fashion_mnist(jittered(net)).epochs < on_fashion_mnist(a_256(net)).epochs
+        for on in (on_fashion_mnist, on_cifar_10):
+            assert on(jittered(net)).epochs < on(a_256(net)).epochs
     # At the paper's width all but the number of epochs is the paper's.
-    full = on_fashion_mnist(at_384(small))
-    assert replace(full, epochs=74, patience=5) == at_384(small)
-    for fitted in (on_digits(jittered(small)), on_fashion_mnist(jittered(small))):
+    for on in (on_fashion_mnist, on_cifar_10):
+        assert replace(on(at_384(small)), epochs=74, patience=5) == at_384(small)
+    for on in (on_digits, on_fashion_mnist, on_cifar_10):
+        fitted = on(jittered(small))
         assert (fitted.S, fitted.momentum, fitted.divisions) == ((37, 73), 0.9, 3)
     assert adaptation("fashion-mnist:/data/f") is adaptation("fashion-mnist")
+    assert adaptation("cifar-10:/data/c") == adaptation("cifar-100")
+    assert (adaptation("cifar-10").crop, adaptation("cifar-10").width) == (64, 0.125)
     assert (adaptation("/data/photographs").crop, adaptation("x").width) == (224, 1)
     assert adaptation("x").fit(a_256(net)) == a_256(net)
 

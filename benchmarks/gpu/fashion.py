@@ -9,8 +9,10 @@ needs without the weights: archives of 15 MiB at most, written anew after every 
 `progress.json`. The second, on any machine, unpacks the archives of several pieces and writes the
 report into OUT; of a run that two pieces have, the first counts. `--plan` says what a piece takes.
 
-The runs are `recipes.on_fashion_mnist_in_full`'s. D-BN and E-BN are departures, beside the grid:
-see `with_departures`. Validation images decide alone; of the tests none goes back into training.
+The runs are `recipes.on_fashion_mnist_in_full`'s; with `--data cifar-10:DIR`,
+`recipes.on_cifar_10_in_full`'s (another data set, another `--runs`). D-BN and E-BN are departures,
+beside the grid: see `with_departures`. Validation images decide alone; of the tests none goes back
+into training.
 
 `--small --device cpu` runs the same code on little: its times and errors say nothing.
 """
@@ -45,6 +47,8 @@ _TO_BEGIN = 60.0
 """Seconds that must be left for a training to begin: compiling takes most of them."""
 _FLOPS, _START, _EPOCH = 2.5e14, 45.0, 1.0
 """For --plan, estimates: operations a second, seconds to compile, and to validate and save."""
+_SLOWER = 4
+"""Table 7's other nets have large strides and few channels: more memory for each operation."""
 
 
 class TimeIsUpError(Exception):
@@ -141,8 +145,10 @@ class Testing:
         try:
             # Crops of validation images are left out: they take as long as all else together.
             few = [term for term in terms if term.method != "multi-crop"]
-            cache.measure([weights], data.validation, [few], device=device)
-            cache.measure([weights], data.test, [terms], device=device)
+            # One at a time: what is measured when time is up is kept.
+            for part, wanted in ((data.validation, few), (data.test, terms)):
+                for term in wanted:
+                    cache.measure([weights], part, [[term]], device=device)
         except Exception as error:
             say(f"tests failed: {type(error).__name__}: {error}")
             return
@@ -188,6 +194,8 @@ def _called(run: Run) -> str:
 def seconds_of(run: Run, images: int) -> float:
     """What a training takes at most, alone on the GPU: an estimate for --plan."""
     step = 6 * account(run.config.model).multiply_adds  # forward and twice that backward
+    if not run.config.model.is_vgg:
+        step *= _SLOWER
     return _START + run.config.epochs * (_EPOCH + images * step / _FLOPS)
 
 
@@ -290,13 +298,29 @@ def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> No
     log("all", "end")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    title: str = (__doc__ or "").splitlines()[0],
+    runs: Path = Path("runs/fashion"),
+    made: Callable[..., tuple[Dataset, Settings, Grid]] = setting,
+    told: Callable[[Grid, Dataset, Settings, Path], None] = report,
+) -> None:
+    """The command line, of this script and of table7.py.
+
+    Args:
+        arguments: those of the process by default.
+        title: what it is for.
+        runs: default of --runs.
+        made: as `setting`.
+        told: as `pieces.report`.
+    """
     start = time.monotonic()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=title)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", default="fashion-mnist", help="as of `vggnet train`")
-    parser.add_argument("--runs", type=Path, default=Path("runs/fashion"), help="weights, states")
-    parser.add_argument("--nets", help="such as A,D,E,D-BN,D-BN-cosine; all of them by default")
+    parser.add_argument("--runs", type=Path, default=runs, help="weights, states")
+    parser.add_argument("--nets", help="such as A,D,E,D-BN-cosine; all of them by default")
     parser.add_argument("--minutes", type=float, default=7.0)
     parser.add_argument("--jobs", type=int, default=3, help="runs at a time")
     parser.add_argument("--workers", type=int, default=4, help="processes that crop, a run")
@@ -305,13 +329,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(arguments)
-    data, settings, whole = setting(args.data, small=args.small)
+    data, settings, whole = made(args.data, small=args.small)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.plan:
         print(plan(chosen(whole, args.nets), whole, data))
     elif args.merge:
         unpack(args.merge, args.out)
-        report(whole, data, settings, args.out)
+        told(whole, data, settings, args.out)
     else:
         work(args, whole, data, start + 60 * args.minutes)
 

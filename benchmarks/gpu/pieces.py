@@ -1,6 +1,7 @@
 """Pieces of a grid that was trained on several machines: packed, unpacked, and reported on.
 
-For fashion.py. Weights do not travel: at the paper's width those of a net are 160 MB and more.
+For fashion.py and table7.py. Weights do not travel: at the paper's width those of a net are 160 MB
+and more.
 """
 
 import json

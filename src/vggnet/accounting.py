@@ -3,11 +3,13 @@
 Nothing here imports PyTorch or builds a module, so the tests can hold the two against each other.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vggnet.configs import Config
 from vggnet.errors import InputError
+from vggnet.layers import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Account:
     layers: tuple[LayerAccount, ...]
     """Convolutions, normalisations, poolings and fully connected layers. Table 1 leaves out the
     ReLUs, and so does this list."""
+    sides: tuple[LayerAccount, ...] = ()
+    """The same of the classifiers that a net has at its side in training (GoogLeNet's): they are in
+    `training_memory` alone."""
 
     @property
     def parameters(self) -> int:
@@ -75,27 +80,28 @@ class Account:
     def training_memory(self, batch: int) -> dict[str, int]:
         """Bytes that a float32 training step on `batch` images of this size needs.
 
+        Of Table 7's other nets, with the classifiers at their sides.
+
         `parameters`, `gradients`, `momentum`: 4 bytes a parameter each. `kept`: what the backward
         pass needs of the forward pass: the image after mean subtraction, every layer's output
         after its ReLU (written over the layer's own output, so counted once), the second copy
         that batch normalisation or LRN makes (three for LRN), pooling's outputs with their
-        8-byte indices, and dropout's output and mask. `passing`: the gradients that the backward
+        8-byte indices, what is inside of an inception module, and dropout's output and mask.
+        `passing`: the gradients that the backward
         pass holds at its widest, those of the input and output of the largest layer. Work space
         of the convolutions comes on top and depends on the library.
         """
         if batch < 1:
             raise InputError(f"batch {batch} is not 1 or more")
-        values, eight_byte = self.config.in_channels * self.size[0] * self.size[1], 0
-        hidden = self.layers[:-1] if self.config.head else self.layers
-        for layer in hidden:  # fc8's scores go into the loss
-            values += layer.activations
-            if layer.kind == "lrn":
-                values += 3 * layer.activations
-            elif layer.kind == "pool":
-                eight_byte += layer.activations
-            elif layer.kind == "fc" and self.config.dropout:
-                values += 2 * layer.activations
-        parts = dict.fromkeys(("parameters", "gradients", "momentum"), 4 * self.parameters)
+        config, image = self.config, self.config.in_channels * self.size[0] * self.size[1]
+        # Scores, at the ends, go into the loss.
+        lines = [config.layers()[:-1] if config.head else config.layers()]
+        lines += [layers[:-1] for layers in config.sides().values()]
+        rows = {row.name: row for row in (*self.layers, *self.sides)}
+        kept = [_kept(layers, rows, config.dropout) for layers in lines]
+        values, eight_byte = image + sum(v for v, _ in kept), sum(i for _, i in kept)
+        parameters = sum(row.parameters for row in rows.values())
+        parts = dict.fromkeys(("parameters", "gradients", "momentum"), 4 * parameters)
         parts["kept"] = batch * (4 * values + 8 * eight_byte)
         parts["passing"] = batch * 2 * 4 * max(layer.activations for layer in self.layers)
         parts["total"] = sum(parts.values())
@@ -110,8 +116,9 @@ class Account:
             "multiply_adds": self.multiply_adds,
             "activations": self.activations,
             "receptive_field": {
-                name: self.receptive_field(name)
-                for name in ("pool5", "fc6")[: 1 + self.config.head]
+                layer.name: layer.receptive_field
+                for layer in self.layers
+                if layer.name in ("pool5", "spp", "fc6")
             },
         }
 
@@ -129,10 +136,19 @@ def account(config: Config, size: tuple[int, int] | None = None) -> Account:
     height, width = size or (config.crop, config.crop)
     if min(height, width) < config.crop:
         raise InputError(f"size {height}×{width} is smaller than the net's crop {config.crop}")
-    image = (height, width)
-    rows: list[LayerAccount] = []
-    field = stride = 1
-    for layer in config.layers():
+    rows = tuple(_walk(config.layers(), height, width))
+    sides: list[LayerAccount] = []
+    for at, layers in config.sides().items():
+        (start,) = (row for row in rows if row.name == at)
+        sides += _walk(layers, *start.output[1:], start.receptive_field, start.stride)
+    return Account(config, (height, width), rows, tuple(sides))
+
+
+def _walk(
+    layers: Iterable[Layer], height: int, width: int, field: int = 1, stride: int = 1
+) -> Iterator[LayerAccount]:
+    """From a map of this size, whose values see so much of the image, so far apart."""
+    for layer in layers:
         k, inputs, outputs = layer.kernel, layer.in_channels, layer.out_channels
         weights = biases = 0
         if layer.kind in ("relu", "dropout"):
@@ -153,21 +169,41 @@ def account(config: Config, size: tuple[int, int] | None = None) -> Account:
             field += (k - 1) * stride
             stride *= layer.stride
             height, width = layer.side(height), layer.side(width)
-        multiply_adds = weights * height * width
-        rows.append(
-            LayerAccount(
-                name=layer.name,
-                kind=layer.kind,
-                output=(outputs, height, width),
-                activations=outputs * height * width,
-                parameters=weights + biases,
-                weights=weights,
-                multiply_adds=multiply_adds,
-                receptive_field=field,
-                stride=stride,
-            )
+        yield LayerAccount(
+            name=layer.name,
+            kind=layer.kind,
+            output=(outputs, height, width),
+            activations=outputs * height * width,
+            parameters=weights + biases,
+            weights=weights,
+            multiply_adds=weights * height * width,
+            receptive_field=field,
+            stride=stride,
         )
-    return Account(config, image, tuple(rows))
+
+
+def _kept(
+    layers: Iterable[Layer], rows: Mapping[str, LayerAccount], dropout: float
+) -> tuple[int, int]:
+    """Values that the backward pass needs of these layers' forward pass, and 8-byte indices."""
+    values = indices = size = 0
+    for layer in layers:
+        if layer.kind == "relu":  # is written over its input
+            continue
+        if layer.kind == "dropout":
+            values += 2 * size * bool(dropout if layer.rate is None else layer.rate)
+            continue
+        row = rows[layer.name]
+        size = row.activations
+        values += size * (4 if layer.kind == "lrn" else 1)
+        if layer.kind in ("pool", "pyramid"):
+            indices += size
+        elif layer.inception is not None:  # what its 3×3 and 5×5 take, and its pooling gives
+            reduced = layer.inception.three_reduce + layer.inception.five_reduce
+            area = row.output[1] * row.output[2]
+            values += (reduced + layer.in_channels) * area
+            indices += layer.in_channels * area
+    return values, indices
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ Stated = Result | Mapping[str, Any]
 _ON_HUB = {
     "imagenet": "ILSVRC/imagenet-1k",
     "fashion-mnist": "zalando-datasets/fashion_mnist",
+    "cifar-10": "uoft-cs/cifar10",
+    "cifar-100": "uoft-cs/cifar100",
 }
 """Names of data sets there."""
 _FEW = 100

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vggnet import canvases
 from vggnet.augment import ColourPCA
+from vggnet.cifar import CIFARS, PAGE, Pictures, is_cifar, read_cifar
 from vggnet.errors import InputError
 from vggnet.folders import Listing, read_folder
 from vggnet.idx import FASHION_MNIST_CLASSES, FASHION_MNIST_FILES, read_fashion_mnist
@@ -291,6 +292,48 @@ def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> Dataset:
     )
 
 
+CIFAR_SPLIT_SEED = 14091556
+
+
+def cifar(name: Literal["cifar-10", "cifar-100"], place: str | Path) -> Dataset:
+    """CIFAR-10 or CIFAR-100: 60,000 photographs in 10 or 100 classes, 32×32 RGB.
+
+    A tenth of the 50,000 training images, 5,000 drawn by a fixed seed, is for validation. The
+    mirror image of a photograph is one of its class. Of CIFAR-100 the fine classes are taken.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+
+    Args:
+        name: which of the two.
+        place: what was downloaded, of the Python or the binary version: the archive or the folder
+            in it, or the folder that has either.
+
+    Raises:
+        InputError: for a file that is missing, truncated, damaged, or at odds with the others.
+    """
+    train, test, names = read_cifar(CIFARS[name], Path(place))
+    count = len(train[1])
+    order = np.random.Generator(np.random.PCG64(CIFAR_SPLIT_SEED)).permutation(count)
+    held = max(1, count // 10)
+    return Dataset(
+        name=name,
+        class_names=names,
+        train=_picture_part(train, order[held:]),
+        validation=_picture_part(train, order[:held]),
+        test=_picture_part(test, np.arange(len(test[1]))),
+        flip=True,
+        note=(
+            f"of its {count:,} training images, {held:,} drawn by a fixed seed are held out as "
+            "validation for the learning-rate schedule"
+        ),
+    )
+
+
+def _picture_part(pictures: Pictures, chosen: NDArray[np.int64]) -> Part:
+    images, labels = pictures
+    return Part(list(images[chosen]), labels[chosen])
+
+
 def open_dataset(spec: str) -> Dataset:
     """The data set that the command line calls `spec`.
 
@@ -304,14 +347,17 @@ def open_dataset(spec: str) -> Dataset:
             `fashion-mnist`: from Debian's package; `fashion-mnist:DIR`: from a folder that has
             its four IDX files. See `fashion_mnist`.
 
+            `cifar-10:DIR`, `cifar-100:DIR`: from its archive or its folder, or the folder that has
+            either. See `cifar`.
+
             The path of a folder of images by class, `~` being the home folder here and in DIR; a
             folder that is called as the above is given as `./digits`. Or its URL, which fsspec
             reads, such as `s3://bucket/images` or `zip://images::all.zip`. Names of classes are
             those of folders, in their order; images are the files in them and in their subfolders
             that end in one of `folders.SUFFIXES`; hidden files and folders are left out. A mirrored
             image counts as one of its class. The data set is called as its folder is;
-            `digits-folder` if that were `digits`, and so for `fashion-mnist` and `imagenet`, which
-            are the names of those data sets alone.
+            `digits-folder` if that were `digits`, and so for `fashion-mnist`, `cifar-10`,
+            `cifar-100` and `imagenet`, which are the names of those data sets alone.
 
             - `train/CLASS/…`, `val/CLASS/…` (or `valid`, `validation`) and `test/CLASS/…`: the
               parts as they are.
@@ -338,19 +384,22 @@ def open_dataset(spec: str) -> Dataset:
         return digits_on_photos()
     if spec == "fashion-mnist":
         return fashion_mnist(FASHION_MNIST_FOLDER)
+    if spec in CIFARS:
+        raise InputError(
+            f"{spec!r}: names no folder: write {spec}:DIR; {CIFARS[spec].title} is at {PAGE}"
+        )
     if spec.startswith("fashion-mnist:"):
-        folder = spec.removeprefix("fashion-mnist:")
-        if not folder:
-            raise InputError(f"{spec!r}: names no folder: write fashion-mnist:DIR")
-        local = place_of(folder)
-        if not isinstance(local, Path):
-            raise InputError(f"{spec!r}: is read from a folder of this machine alone: copy it here")
-        return fashion_mnist(local)
+        return fashion_mnist(_own_folder(spec))
+    if spec.startswith("cifar-10:"):
+        return cifar("cifar-10", _own_folder(spec))
+    if spec.startswith("cifar-100:"):
+        return cifar("cifar-100", _own_folder(spec))
     forget()
     root = place_of(spec)
     known = (
         "give 'digits', 'digits-on-photos', 'fashion-mnist', 'fashion-mnist:DIR' (the folder of "
-        "its IDX files), or the path or URL of a folder of images by class"
+        "its IDX files), 'cifar-10:DIR', 'cifar-100:DIR', or the path or URL of a folder of images "
+        "by class"
     )
     if not spec or not exists(root):
         if root == Path("imagenet"):
@@ -362,13 +411,19 @@ def open_dataset(spec: str) -> Dataset:
         raise InputError(f"unknown data set {spec!r}: there is no such folder; {known}")
     if is_file(root):
         raise InputError(f"{spec!r} is a file, not a data set: {known}")
-    present = {entry.name for entry in entries(root)}
+    listed = entries(root)
+    present = {entry.name for entry in listed}
+    folders = {entry.name for entry in listed if entry.is_folder}
     for name in FASHION_MNIST_FILES:
         if {name, f"{name}.gz"} & present:
             raise InputError(
                 f"{spec}: has IDX files ({name}), not images by class: write fashion-mnist:{spec} "
                 "if they are Fashion-MNIST's"
             )
+    if theirs := is_cifar(present - folders, folders):
+        raise InputError(
+            f"{spec}: has {theirs.title}'s files, not images by class: write {theirs.name}:{spec}"
+        )
     if is_sharded(root):
         found = read_shards(root)
     elif is_imagenet(root):
@@ -384,6 +439,17 @@ def open_dataset(spec: str) -> Dataset:
         flip=True,
         note=found.note,
     )
+
+
+def _own_folder(spec: str) -> Path:
+    """DIR of NAME:DIR."""
+    name, _, folder = spec.partition(":")
+    if not folder:
+        raise InputError(f"{spec!r}: names no folder: write {name}:DIR")
+    local = place_of(folder)
+    if not isinstance(local, Path):
+        raise InputError(f"{spec!r}: is read from a folder of this machine alone: copy it here")
+    return local
 
 
 def _file_part(listing: Listing) -> Part:

@@ -11,8 +11,10 @@ from torch import Tensor
 from vggnet import gpu_layers
 from vggnet.errors import InputError
 from vggnet.model import VGG
+from vggnet.rivals import SIDE_WEIGHT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 _Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -21,7 +23,8 @@ class CompiledStep:
 
     Weights, their gradients' sums and the momentum stay float32. The function is the net's at the
     size of its crop, as `gpu_layers` arranges it, which changes rounding alone. Hooks on
-    convolutions, ReLUs, poolings and fully connected layers are not called.
+    convolutions, ReLUs, poolings and fully connected layers are not called. One of Table 7's other
+    nets is taken as it is, with the classifiers at its side.
 
     Batches of `batch_size` go through `torch.compile`; those of another size, such as an epoch's
     last, through the same function as it stands, so that they never compile. Where compiling fails,
@@ -126,11 +129,24 @@ def compiled_forward(
     For a step of several processes, which exchange gradients in between. Compiled for batches of
     `batch_size`; where that fails, a warning says so.
     """
-    plain = _forward_of(model, name, torch.bfloat16)
-    compiled: Callable[[Tensor, Tensor], Tensor] | None
+    return _compiled(_forward_of(model, name, torch.bfloat16), batch_size, backend)
+
+
+def compiled_scores(
+    model: VGG, batch_size: int, backend: str = "inductor"
+) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """As `compiled_forward`, to the scores of one of Table 7's other nets and then those of the
+    classifiers at its side."""
+    return _compiled(_scores_of(model, torch.bfloat16), batch_size, backend)
+
+
+def _compiled(
+    plain: Callable[[Tensor, Tensor], _T], batch_size: int, backend: str
+) -> Callable[[Tensor, Tensor], _T]:
+    compiled: Callable[[Tensor, Tensor], _T] | None
     compiled = torch.compile(plain, backend=backend, dynamic=False)
 
-    def forward(images: Tensor, shifts: Tensor) -> Tensor:
+    def forward(images: Tensor, shifts: Tensor) -> _T:
         nonlocal compiled
         if compiled is not None and len(images) == batch_size:
             try:
@@ -163,13 +179,35 @@ def _forward_of(model: VGG, name: str, dtype: torch.dtype) -> Callable[[Tensor, 
     return _by_itself(forward)
 
 
+def _scores_of(model: VGG, dtype: torch.dtype) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """Of a net that `gpu_layers` does not arrange: all scores that its loss is of."""
+    device = model.mean.device.type
+
+    def scores_of(images: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return model.training_scores(images.float() + shifts)
+
+    return _by_itself(scores_of)
+
+
 def _loss_of(model: VGG, dtype: torch.dtype) -> _Loss:
     """The mean loss and the number of wrong answers, for `torch.compile` to see as one function."""
-    scores_of = _forward_of(model, "fc8", dtype)
+    if model.config.is_vgg:
+        scores_of = _forward_of(model, "fc8", dtype)
 
-    def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        scores = scores_of(images, shifts)
-        return F.cross_entropy(scores.float(), labels), (scores.argmax(dim=1) != labels).sum()
+        def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            scores = scores_of(images, shifts)
+            return F.cross_entropy(scores.float(), labels), (scores.argmax(dim=1) != labels).sum()
+
+    else:
+        all_scores_of = _scores_of(model, dtype)
+
+        def loss_of(images: Tensor, shifts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            scores, *sides = all_scores_of(images, shifts)
+            loss = F.cross_entropy(scores.float(), labels)
+            for side in sides:
+                loss = loss + SIDE_WEIGHT * F.cross_entropy(side.float(), labels)
+            return loss, (scores.argmax(dim=1) != labels).sum()
 
     return _by_itself(loss_of)
 

@@ -34,8 +34,7 @@ class Settings:
     seed: int = 0
     """Of all runs."""
     precision: Precision = "float32"
-    """Of all runs' training; bfloat16 is for a GPU, and for VGG's nets: the others of Table 7 are
-    trained in float32."""
+    """Of all runs' training; bfloat16 is for a GPU."""
     only: str | None = None
     """Tables and nets, such as "table 3, D"; the whole grid where None."""
     rivals: bool = False
@@ -176,7 +175,7 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
             recipe,
             seed=settings.seed,
             flip=recipe.flip and flip,
-            precision=settings.precision if recipe.model.is_vgg else "float32",
+            precision=settings.precision,
         )
         if settings.epochs is not None:
             # Runs that start from trained nets are shorter where the data set says so.

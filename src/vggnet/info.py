@@ -12,6 +12,7 @@ from vggnet.accounting import (
     kernel_arithmetic,
 )
 from vggnet.layers import LRN
+from vggnet.rivals import RIVALS
 
 
 def side_by_side(accounts: Sequence[Account]) -> str:
@@ -48,6 +49,33 @@ def side_by_side(accounts: Sequence[Account]) -> str:
     return f"{head}\n\n{align(rows)}"
 
 
+def rivals(accounts: Sequence[Account]) -> str:
+    """The nets that Table 7 compares with, a line each."""
+    rows = [["", "crop", "weight layers", "parameters", "published", "multiply-adds, G", "Table 7"]]
+    for net in accounts:
+        of_paper = RIVALS[net.config.net]
+        rows.append(
+            [
+                net.config.net,
+                str(net.config.crop),
+                str(net.config.weight_layers),
+                f"{net.parameters:,}",
+                of_paper.published or "–",
+                f"{net.multiply_adds / 1e9:.3f}",
+                of_paper.system,
+            ]
+        )
+    left_out = RIVALS.keys() - {net.config.net for net in accounts}
+    few = [name for name in RIVALS if name in left_out]
+    note = (
+        f"\n\nLeft out, since so small a crop leaves nothing of their last map: {', '.join(few)}."
+    )
+    return (
+        "The nets that Table 7 compares with. Published: parameters at width 1, 1,000 classes and "
+        f"the paper's crop.\n\n{align(rows)}{note * bool(few)}"
+    )
+
+
 def walk(net: Account, batch: int) -> str:
     """A net layer by layer, as the lecture slides walk through D, and its training memory."""
     config = net.config
@@ -74,10 +102,22 @@ def walk(net: Account, batch: int) -> str:
         f"Net {config.net}: {config.weight_layers} weight layers, crop {config.crop}, width "
         f"{config.width:g}, {config.num_classes} classes. One image; weights without biases.\n\n"
         f"{align(rows)}\n\n"
+        f"{_sides(net)}"
         f"Training memory at batch {batch}, float32, GiB: parameters {memory['parameters']}, "
         f"gradients {memory['gradients']}, momentum {memory['momentum']}, kept for the backward "
         f"pass {memory['kept']}, passing gradients {memory['passing']}, "
         f"together {memory['total']}."
+    )
+
+
+def _sides(net: Account) -> str:
+    """GoogLeNet's classifiers, which training alone has."""
+    if not net.sides:
+        return ""
+    parameters = sum(layer.parameters for layer in net.sides)
+    return (
+        f"Beside it in training: classifiers at {' and '.join(net.config.sides())}, with "
+        f"{parameters:,} parameters more.\n\n"
     )
 
 

@@ -94,10 +94,11 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
         if config.model not in speeds:
             speeds[config.model] = _speeds(config.model, device)
         train_speed, test_speed = speeds[config.model]
-        per_image = account(config.model).multiply_adds
+        costs = account(config.model)
+        per_image = costs.multiply_adds + sum(layer.multiply_adds for layer in costs.sides)
         factor = 1.0 + _BACKWARD
         if config.tune == "fc":  # the convolutions go forward only
-            fc = sum(x.multiply_adds for x in account(config.model).layers if x.kind == "fc")
+            fc = sum(layer.multiply_adds for layer in costs.layers if layer.kind == "fc")
             factor = 1 + _BACKWARD * fc / per_image
         training = config.epochs * facts.train * per_image * factor
         validation_size = scaled_size(*facts.image, single_scale(config.S))
@@ -112,6 +113,7 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
         folder = out / "runs" / run.name
         finished, started = _is_finished(folder, run), (folder / STATE).exists()
         seconds = training / train_speed + (validation + tests) / test_speed
+        parameters = costs.parameters + sum(layer.parameters for layer in costs.sides)
         posteriors = len(whole.terms(run)) * facts.test * facts.num_classes * 4
         steps.append(
             Step(
@@ -123,7 +125,7 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
                 training_multiply_adds=training + validation,
                 test_multiply_adds=tests,
                 seconds=0.0 if finished else seconds,
-                disk_bytes=4 * account(config.model).parameters + posteriors,
+                disk_bytes=4 * parameters + posteriors,
             )
         )
     return steps
@@ -136,6 +138,9 @@ def to_json(steps: list[Step]) -> list[dict[str, Any]]:
 
 def text(steps: list[Step], facts: Facts, device: str) -> str:
     """The plan as a table for a terminal."""
+    # "Krizhevsky-S74-149" is longer than VGG's names.
+    longest = max([15, *(len(step.name) for step in steps)])
+    starts = max([26, *(len(step.start) for step in steps)])
     lines = [
         f"{len(steps)} runs on {facts.name}: {facts.train:,} training, {facts.validation:,} "
         f"validation, {facts.test:,} test images of about {facts.image[0]}×{facts.image[1]} "
@@ -146,12 +151,12 @@ def text(steps: list[Step], facts: Facts, device: str) -> str:
         "run sooner. A run under way",
         "takes twice the disk.",
         "",
-        f"{'run':<15} {'start':<26} epochs {'training':>8} {'tests':>8} {'time':>9} {'disk':>9}"
-        "  status",
+        f"{'run':<{longest}} {'start':<{starts}} epochs {'training':>8} {'tests':>8} "
+        f"{'time':>9} {'disk':>9}  status",
     ]
     for step in steps:
         lines.append(
-            f"{step.name:<15} {step.start:<26} {step.epochs:>6} "
+            f"{step.name:<{longest}} {step.start:<{starts}} {step.epochs:>6} "
             f"{_short(step.training_multiply_adds):>8} {_short(step.test_multiply_adds):>8} "
             f"{_time(step.seconds):>9} {_bytes(step.disk_bytes):>9}  {step.status}"
         )
@@ -160,8 +165,8 @@ def text(steps: list[Step], facts: Facts, device: str) -> str:
     seconds = sum(step.seconds for step in steps)
     disk = sum(step.disk_bytes for step in steps)
     lines.append(
-        f"{'together':<15} {'':<26} {sum(step.epochs for step in steps):>6} {_short(training):>8} "
-        f"{_short(tests):>8} {_time(seconds):>9} {_bytes(disk):>9}"
+        f"{'together':<{longest}} {'':<{starts}} {sum(step.epochs for step in steps):>6} "
+        f"{_short(training):>8} {_short(tests):>8} {_time(seconds):>9} {_bytes(disk):>9}"
     )
     return "\n".join(lines)
 
@@ -188,7 +193,9 @@ def _multiply_adds(run: Run, size: tuple[int, int]) -> int:
 
 def _speeds(config: Config, device: str) -> tuple[float, float]:
     """Multiply-adds a second in training (forward and backward) and in testing."""
-    per_image = account(config).multiply_adds
+    costs = account(config)
+    per_image = costs.multiply_adds
+    in_training = per_image + sum(layer.multiply_adds for layer in costs.sides)
     batch = max(1, min(64, round(_STEP_MULTIPLY_ADDS[torch.device(device).type] / per_image)))
     model = empty(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     initialize_(model, "glorot", torch.Generator(device).manual_seed(0))
@@ -197,7 +204,8 @@ def _speeds(config: Config, device: str) -> tuple[float, float]:
 
     def train() -> None:
         model.train()
-        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        losses = [F.cross_entropy(scores, labels) for scores in model.training_scores(images)]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
 
     def test() -> None:
         model.eval()
@@ -205,7 +213,7 @@ def _speeds(config: Config, device: str) -> tuple[float, float]:
             model(images)
 
     return (
-        batch * per_image * (1 + _BACKWARD) / _seconds(train, device),
+        batch * in_training * (1 + _BACKWARD) / _seconds(train, device),
         batch * per_image / _seconds(test, device),
     )
 

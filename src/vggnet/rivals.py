@@ -65,6 +65,8 @@ class Net:
     """Layers with a classifier at their side in training."""
     says: str = ""
     """What is measured here, where that is not the system of the row."""
+    published: str = ""
+    """Parameters as its paper prints them, or as Caffe's public file has them."""
 
 
 RIVALS: dict[str, Net] = {
@@ -86,6 +88,7 @@ RIVALS: dict[str, Net] = {
             ("pool5", Pool(3, 2)),
         ),
         (4096, 4096),
+        published="60,965,224 (Caffe)",
     ),
     # Zeiler & Fergus 2013, Fig. 3: maps of 110, 55, 26, 13, 13, 13, 13 and 6. Normalised after the
     # pooling.
@@ -123,6 +126,7 @@ RIVALS: dict[str, Net] = {
         ),
         (3072, 4096),
         says="here its fast net; the paper's number is its accurate net's",
+        published="145 million",
     ),
     # Szegedy et al. 2014, Table 1 and Fig. 3; side classifiers and their numbers: §5.
     "GoogLeNet": Net(
@@ -151,6 +155,7 @@ RIVALS: dict[str, Net] = {
         (),
         dropout=0.4,
         sides=("inception4a", "inception4d"),
+        published="6,998,552 (Caffe)",
     ),
     # He et al. 2014 (MSRA), Table 1: ZF-5, its maps 55, 27 and 13; §4.1: the pyramid's 50 bins.
     "SPP": Net(

@@ -15,7 +15,7 @@ from vggnet import gpu_layers
 from vggnet.boxes import loss as box_loss
 from vggnet.distributed import World, synchronise_batch_norm
 from vggnet.errors import InputError
-from vggnet.gpu_step import CompiledStep, compiled_forward
+from vggnet.gpu_step import CompiledStep, compiled_forward, compiled_scores
 from vggnet.kernels.training import accelerated
 from vggnet.loading import Batch
 from vggnet.model import VGG, empty
@@ -219,6 +219,8 @@ class Step:
         model, divided = self.model, self.head is not None
         if self._bfloat16:
             share = config.batch_size // (self.world.ranks * self.parallel.accumulate)
+            if not config.model.is_vgg:
+                return compiled_scores(model, share)
             compiled = compiled_forward(model, "pool5" if divided else "fc8", share)
             return lambda images, shifts: (compiled(images, shifts),)
         forward, has_sides = accelerated(model), bool(config.model.sides())

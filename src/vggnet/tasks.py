@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vggnet.actions import has_actions, read_actions
+from vggnet.cifar import CIFARS
 from vggnet.datasets import Dataset, Part, open_dataset
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles, Tree, data_set_name, list_classes, subfolders
@@ -40,7 +41,7 @@ def task_of(spec: str, kind: Kind | None, draw: Splits | None) -> Task:
             raise InputError(f"{spec}: VOC brings its split: nothing is drawn a class")
         return replace(read_voc(root) if kind == "voc" else read_actions(root), draw=draw)
     # The embedded data sets' names are not looked for as folders: as `open_dataset`.
-    embedded = spec == "digits" or spec.partition(":")[0] in ("fashion-mnist", "")
+    embedded = spec == "digits" or spec.partition(":")[0] in ("fashion-mnist", *CIFARS, "")
     if not embedded and exists(root) and not is_file(root) and _is_unsplit(root):
         if draw.train_per_class is None:
             raise InputError(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vggnet.step import Parallel
 
 DATA = (
-    "digits, fashion-mnist, fashion-mnist:DIR, or the path or URL of a folder of images by class, "
-    "of ImageNet, or of tar shards"
+    "digits, fashion-mnist, fashion-mnist:DIR, cifar-10:DIR, cifar-100:DIR, or the path or URL "
+    "of a folder of images by class, of ImageNet, or of tar shards"
 )
 
 
@@ -118,13 +118,14 @@ def net_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop",
         type=int,
-        help="side in pixels, a multiple of 32 (default 224, the paper's; less for digits and "
-        "fashion-mnist)",
+        help="side in pixels, a multiple of 32 (default 224, the paper's; less for digits, "
+        "fashion-mnist and cifar)",
     )
     parser.add_argument(
         "--width",
         type=float,
-        help="multiplies the channels (default 1, the paper's; less for digits and fashion-mnist)",
+        help="multiplies the channels (default 1, the paper's; less for digits, fashion-mnist and "
+        "cifar)",
     )
 
 

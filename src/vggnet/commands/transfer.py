@@ -38,8 +38,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="digits, fashion-mnist, fashion-mnist:DIR, a folder with train/ and val/ or test/, "
-        "one with a folder for each class, or a VOC root (ImageSets and JPEGImages)",
+        help="digits, fashion-mnist, fashion-mnist:DIR, cifar-10:DIR, cifar-100:DIR, a folder with "
+        "train/ and val/ or test/, one with a folder for each class, or a VOC root (ImageSets and "
+        "JPEGImages)",
     )
     parser.add_argument(
         "--out",
