@@ -44,6 +44,7 @@ from vggnet.folders import ImageFiles
 from vggnet.graph import Settings, grid
 from vggnet.images import Pixels
 from vggnet.loading import TrainingImages
+from vggnet.machines import AtHand
 from vggnet.model import VGG
 from vggnet.protocols import Method, Protocol, multi_scale
 from vggnet.recipes import in_proportion
@@ -329,7 +330,7 @@ def estimate(result: dict[str, Any], sizes: Sizes, place: Place, out: Path) -> d
     facts = plan.ILSVRC_2012
     settings = Settings(crop=sizes.crop, width=sizes.width)
     whole = grid(facts.name, facts.num_classes, facts.flip, settings)
-    steps = plan.plan(whole, facts, out, place.device)
+    steps = plan.plan(whole, facts, out, AtHand(place.device))
     tests = [
         value["tera_multiply_adds_per_second"] * 1e12
         for value in result["evaluation"]["D"].values()

@@ -334,6 +334,19 @@ def _picture_part(pictures: Pictures, chosen: NDArray[np.int64]) -> Part:
     return Part(list(images[chosen]), labels[chosen])
 
 
+_AS_IMAGENET = (
+    "ImageNet is given as the path of the folder that has its train/ (a folder for each synset, "
+    "n01440764 and so on) and its val/, for example /data/imagenet"
+)
+
+
+def _imagenet(folder: str) -> Dataset:
+    root = place_of(folder)
+    if not folder or not exists(root) or is_file(root) or not is_imagenet(root):
+        raise InputError(f"'imagenet:{folder}': is not there, or not laid out so: {_AS_IMAGENET}")
+    return open_dataset(folder)
+
+
 def open_dataset(spec: str) -> Dataset:
     """The data set that the command line calls `spec`.
 
@@ -366,13 +379,14 @@ def open_dataset(spec: str) -> Dataset:
               validation for the learning-rate schedule.
             - `CLASS/…` and no `train/`: 80/10/10 of each class, at least one image in each part,
               by a seed, `folders.SPLIT_SEED`, and a hash of the files' names.
-            - ImageNet, all of it or some of its synsets: `train/` has a folder for each synset,
-              `n01440764` and so on; `val/` has such folders too, or the images of ILSVRC-2012 as
-              they come, and the folder (or `data/`, `ILSVRC2012_devkit_t12/data/`,
-              `devkit/data/` in it) the devkit's `ILSVRC2012_validation_ground_truth.txt` and
-              `meta.mat`. Classes are in the order of their synsets, as in Caffe, Keras and
-              torchvision. As in the paper (§4), the validation images are the test images too,
-              unless `test/` has folders of synsets. Names are WordNet's.
+            - ImageNet, all of it or some of its synsets (and nothing else as `imagenet:DIR`):
+              `train/` has a folder for each synset, `n01440764` and so on; `val/` has such folders
+              too, or the images of ILSVRC-2012 as they come, and the folder (or `data/`,
+              `ILSVRC2012_devkit_t12/data/`, `devkit/data/` in it) the devkit's
+              `ILSVRC2012_validation_ground_truth.txt` and `meta.mat`. Classes are in the order of
+              their synsets, as in Caffe, Keras and torchvision. As in the paper (§4), the
+              validation images are the test images too, unless `test/` has folders of synsets.
+              Names are WordNet's.
             - Tar shards as WebDataset has them: see `shards.read_shards`.
 
     Raises:
@@ -394,6 +408,8 @@ def open_dataset(spec: str) -> Dataset:
         return cifar("cifar-10", _own_folder(spec))
     if spec.startswith("cifar-100:"):
         return cifar("cifar-100", _own_folder(spec))
+    if spec.startswith("imagenet:"):
+        return _imagenet(spec.removeprefix("imagenet:"))
     forget()
     root = place_of(spec)
     known = (
@@ -403,11 +419,7 @@ def open_dataset(spec: str) -> Dataset:
     )
     if not spec or not exists(root):
         if root == Path("imagenet"):
-            raise InputError(
-                f"{spec!r}: there is no such folder: ImageNet is given as the path of the folder "
-                "that has its train/ (a folder for each synset, n01440764 and so on) and its "
-                "val/, for example /data/imagenet"
-            )
+            raise InputError(f"{spec!r}: there is no such folder: {_AS_IMAGENET}")
         raise InputError(f"unknown data set {spec!r}: there is no such folder; {known}")
     if is_file(root):
         raise InputError(f"{spec!r} is a file, not a data set: {known}")

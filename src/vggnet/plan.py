@@ -1,31 +1,27 @@
 """What a reproduction will cost, before it starts: from accounting and a short measurement."""
 
 import json
-import time
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from vggnet.accounting import account
 from vggnet.checkpoint import read_header
-from vggnet.configs import Config
 from vggnet.datasets import Dataset
 from vggnet.errors import InputError
 from vggnet.graph import Grid, Run
 from vggnet.images import scaled_size
-from vggnet.initialize import initialize_
-from vggnet.model import empty
+from vggnet.machines import BACKWARD, Machine
 from vggnet.protocols import single_scale
+from vggnet.recipes import PAPER_CROP
 from vggnet.runs import STATE, WEIGHTS
 
-_STEP_MULTIPLY_ADDS = {"cpu": 2e10, "cuda": 1e12}
-"""A measured step takes so many images that a forward has about these multiply-adds."""
-_BACKWARD = 2
-"""A backward pass costs two forwards: gradients of the inputs and of the weights."""
+READ_BY_A_WORKER = 1043
+"""Images a second that one process decodes and crops: JPEGs of 500×375, S = 256, one core of an
+AMD EPYC (benchmarks/results/2026-11-23-data-cpu.json)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +63,47 @@ class Step:
     epochs: int
     """At most; a plateau may end it sooner."""
     training_multiply_adds: float
+    """With validation."""
     test_multiply_adds: float
-    seconds: float
-    """Estimated, of training and tests together, with all epochs; 0 for a finished run, whose
-    tests are not counted either."""
+    images_per_second: float
+    """In training, of all GPUs together."""
+    measured: bool
+    """Whether the images a second were measured for this net, or follow from another's."""
+    training_seconds: float
+    """Estimated, of all epochs with their validation; 0 for a finished run."""
+    test_seconds: float
+    """Estimated; 0 for a finished run, whose tests are not counted either."""
     disk_bytes: int
     """Weights and posteriors."""
 
+    @property
+    def seconds(self) -> float:
+        """Of training and tests together."""
+        return self.training_seconds + self.test_seconds
 
-def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
-    """Every run with its costs. Nothing is written; every net's step is timed for a moment.
+
+def plan(whole: Grid, facts: Facts, out: Path, machine: Machine) -> list[Step]:
+    """Every run with its costs. Nothing is written.
 
     Args:
         whole: the grid, or a part of it.
         facts: of the data set.
         out: folder of the reproduction, where finished runs are looked for.
-        device: where it will run, cpu or cuda.
+        machine: where it will run.
 
     Raises:
         InputError: when the folder holds weights of another recipe.
     """
-    speeds: dict[Config, tuple[float, float]] = {}
     steps = []
     for run in whole.runs:
         config = run.config
-        if config.model not in speeds:
-            speeds[config.model] = _speeds(config.model, device)
-        train_speed, test_speed = speeds[config.model]
+        speed = machine.speed(config)
         costs = account(config.model)
         per_image = costs.multiply_adds + sum(layer.multiply_adds for layer in costs.sides)
-        factor = 1.0 + _BACKWARD
+        factor = 1.0 + BACKWARD
         if config.tune == "fc":  # the convolutions go forward only
             fc = sum(layer.multiply_adds for layer in costs.layers if layer.kind == "fc")
-            factor = 1 + _BACKWARD * fc / per_image
+            factor = 1 + BACKWARD * fc / per_image
         training = config.epochs * facts.train * per_image * factor
         validation_size = scaled_size(*facts.image, single_scale(config.S))
         validation = config.epochs * facts.validation * _multiply_adds(run, validation_size)
@@ -112,7 +116,7 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
         )
         folder = out / "runs" / run.name
         finished, started = _is_finished(folder, run), (folder / STATE).exists()
-        seconds = training / train_speed + (validation + tests) / test_speed
+        seconds = training / speed.training + validation / speed.testing
         parameters = costs.parameters + sum(layer.parameters for layer in costs.sides)
         posteriors = len(whole.terms(run)) * facts.test * facts.num_classes * 4
         steps.append(
@@ -124,7 +128,10 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
                 epochs=config.epochs,
                 training_multiply_adds=training + validation,
                 test_multiply_adds=tests,
-                seconds=0.0 if finished else seconds,
+                images_per_second=speed.training / (per_image * factor),
+                measured=speed.measured,
+                training_seconds=0.0 if finished else seconds,
+                test_seconds=0.0 if finished else tests / speed.testing,
                 disk_bytes=4 * parameters + posteriors,
             )
         )
@@ -133,10 +140,10 @@ def plan(whole: Grid, facts: Facts, out: Path, device: str) -> list[Step]:
 
 def to_json(steps: list[Step]) -> list[dict[str, Any]]:
     """As `vggnet reproduce --plan --json` prints it."""
-    return [asdict(step) for step in steps]
+    return [asdict(step) | {"seconds": step.seconds} for step in steps]
 
 
-def text(steps: list[Step], facts: Facts, device: str) -> str:
+def text(steps: list[Step], facts: Facts, machine: Machine) -> str:
     """The plan as a table for a terminal."""
     # "Krizhevsky-S74-149" is longer than VGG's names.
     longest = max([15, *(len(step.name) for step in steps)])
@@ -144,31 +151,66 @@ def text(steps: list[Step], facts: Facts, device: str) -> str:
     lines = [
         f"{len(steps)} runs on {facts.name}: {facts.train:,} training, {facts.validation:,} "
         f"validation, {facts.test:,} test images of about {facts.image[0]}×{facts.image[1]} "
-        f"pixels, {facts.num_classes} classes; on {device}.",
-        "Training (with validation) and tests in multiply-adds. Times are estimates from a few "
-        "measured steps a net, one run",
-        "after the other, reading images not counted. Epochs are at most so many: a plateau ends a "
-        "run sooner. A run under way",
-        "takes twice the disk.",
+        f"pixels, {facts.num_classes} classes; on {machine.words}.",
+        *machine.notes,
+        "Training with validation, one run after the other. Epochs are at most so many: a plateau "
+        "ends a run sooner.",
+        "A run under way takes twice the disk.",
         "",
-        f"{'run':<{longest}} {'start':<{starts}} epochs {'training':>8} {'tests':>8} "
-        f"{'time':>9} {'disk':>9}  status",
+        f"{'':<{longest}} {'':<{starts}} {'':>6} {'multiply-adds':>16} {'images/s':>9} "
+        f"{'time':>15}",
+        f"{'run':<{longest}} {'start':<{starts}} epochs {'training':>8} {'tests':>7} "
+        f"{'training':>9} {'training':>8} {'tests':>6} {'disk':>9}  status",
     ]
     for step in steps:
+        rate = "~" * (not step.measured) + f"{step.images_per_second:,.0f}"
         lines.append(
             f"{step.name:<{longest}} {step.start:<{starts}} {step.epochs:>6} "
-            f"{_short(step.training_multiply_adds):>8} {_short(step.test_multiply_adds):>8} "
-            f"{_time(step.seconds):>9} {_bytes(step.disk_bytes):>9}  {step.status}"
+            f"{_short(step.training_multiply_adds):>8} {_short(step.test_multiply_adds):>7} "
+            f"{rate:>9} {_time(step.training_seconds):>8} {_time(step.test_seconds):>6} "
+            f"{_bytes(step.disk_bytes):>9}  {step.status}"
         )
     training = sum(step.training_multiply_adds for step in steps)
     tests = sum(step.test_multiply_adds for step in steps)
-    seconds = sum(step.seconds for step in steps)
-    disk = sum(step.disk_bytes for step in steps)
-    lines.append(
+    lines += [
         f"{'together':<{longest}} {'':<{starts}} {sum(step.epochs for step in steps):>6} "
-        f"{_short(training):>8} {_short(tests):>8} {_time(seconds):>9} {_bytes(disk):>9}"
-    )
+        f"{_short(training):>8} {_short(tests):>7} {'':>9} "
+        f"{_time(sum(step.training_seconds for step in steps)):>8} "
+        f"{_time(sum(step.test_seconds for step in steps)):>6} "
+        f"{_bytes(sum(step.disk_bytes for step in steps)):>9}",
+        "",
+        f"All of it: {_time(sum(step.seconds for step in steps))}. {_longest_chain(steps)}",
+    ]
+    if min(facts.image) >= PAPER_CROP:  # of smaller ones decoding is nothing
+        lines.append(_reading(steps))
+    if facts.name == ILSVRC_2012.name:
+        lines.append("The paper took 2 to 3 weeks a net on four Titan Blacks (§3.3).")
     return "\n".join(lines)
+
+
+def _longest_chain(steps: list[Step]) -> str:
+    """What the runs take side by side, each on a machine of its own."""
+    by_name = {step.name: step for step in steps}
+
+    def chain(step: Step) -> list[Step]:
+        parent = by_name.get(step.parent or "")
+        return [*(chain(parent) if parent else []), step]
+
+    def seconds(steps: list[Step]) -> float:
+        """A run's children need its weights, not its tests."""
+        return sum(step.training_seconds for step in steps) + steps[-1].test_seconds
+
+    longest = max((chain(step) for step in steps), key=seconds)
+    names = " → ".join(step.name for step in longest)
+    return f"Side by side: {_time(seconds(longest))} ({names})."
+
+
+def _reading(steps: list[Step]) -> str:
+    rate = max(step.images_per_second for step in steps)
+    return (
+        f"Reading: up to {rate:,.0f} images a second, {math.ceil(rate / READ_BY_A_WORKER)} worker "
+        f"processes at {READ_BY_A_WORKER:,} JPEGs of 500×375 each."
+    )
 
 
 def _is_finished(folder: Path, run: Run) -> bool:
@@ -189,45 +231,6 @@ def _is_finished(folder: Path, run: Run) -> bool:
 
 def _multiply_adds(run: Run, size: tuple[int, int]) -> int:
     return account(run.config.model, size).multiply_adds
-
-
-def _speeds(config: Config, device: str) -> tuple[float, float]:
-    """Multiply-adds a second in training (forward and backward) and in testing."""
-    costs = account(config)
-    per_image = costs.multiply_adds
-    in_training = per_image + sum(layer.multiply_adds for layer in costs.sides)
-    batch = max(1, min(64, round(_STEP_MULTIPLY_ADDS[torch.device(device).type] / per_image)))
-    model = empty(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    initialize_(model, "glorot", torch.Generator(device).manual_seed(0))
-    images = torch.zeros(batch, 3, config.crop, config.crop, dtype=torch.uint8, device=device)
-    labels = torch.zeros(batch, dtype=torch.int64, device=device)
-
-    def train() -> None:
-        model.train()
-        losses = [F.cross_entropy(scores, labels) for scores in model.training_scores(images)]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-
-    def test() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model(images)
-
-    return (
-        batch * in_training * (1 + _BACKWARD) / _seconds(train, device),
-        batch * per_image / _seconds(test, device),
-    )
-
-
-def _seconds(step: Any, device: str) -> float:
-    """The faster of two, after one to warm up."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        step()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
 
 
 def _short(number: float) -> str:

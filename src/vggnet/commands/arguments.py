@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vggnet.step import Parallel
 
 DATA = (
-    "digits, fashion-mnist, fashion-mnist:DIR, cifar-10:DIR, cifar-100:DIR, or the path or URL "
-    "of a folder of images by class, of ImageNet, or of tar shards"
+    "digits, fashion-mnist, fashion-mnist:DIR, cifar-10:DIR, cifar-100:DIR, imagenet:DIR, or the "
+    "path or URL of a folder of images by class, of ImageNet, or of tar shards"
 )
 
 

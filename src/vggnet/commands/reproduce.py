@@ -47,6 +47,13 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", action="store_true", help="print every run and its estimated cost, start nothing"
     )
+    parser.add_argument(
+        "--on",
+        metavar="MACHINE",
+        help="with --plan: another machine's times: h200, or the file that benchmarks/gpu/grid.py "
+        "wrote on one (default: this machine's, timed for a moment)",
+    )
+    parser.add_argument("--gpus", type=int, help="with --on: so many GPUs train a net (default 1)")
     net_flags(parser)
     parser.add_argument("--epochs", type=int, help="at most so many a net")
     parser.add_argument("--batch-size", type=int, help="images a step")
@@ -79,6 +86,10 @@ def run(args: argparse.Namespace) -> None:
         only=args.only,
         rivals=args.rivals,
     )
+    if args.gpus is not None and args.on is None:
+        raise InputError("--gpus is for a plan of another machine: give --on h200 too")
+    if args.on is not None and not args.plan:
+        raise InputError("--on is for a plan: give --plan too")
     if args.plan:
         _plan(args, settings)
         return
@@ -126,14 +137,19 @@ def _size(data: "Dataset") -> int:
 def _plan(args: argparse.Namespace, settings: Settings) -> None:
     from vggnet import plan
     from vggnet.graph import grid
+    from vggnet.machines import AtHand, Machine, elsewhere
 
+    machine: Machine
+    if args.on is None:
+        machine = AtHand(device_of(args))
+    else:
+        machine = elsewhere(args.on, 1 if args.gpus is None else args.gpus, args.precision)
     without = args.data == plan.ILSVRC_2012.name and not Path(args.data).exists()
     facts = plan.ILSVRC_2012 if without else plan.Facts.of(opened(args.data))
-    device = device_of(args)
     steps = plan.plan(
-        grid(facts.name, facts.num_classes, facts.flip, settings), facts, args.out, device
+        grid(facts.name, facts.num_classes, facts.flip, settings), facts, args.out, machine
     )
     if args.json:
         print(json.dumps(plan.to_json(steps), indent=1))
     else:
-        print(plan.text(steps, facts, device))
+        print(plan.text(steps, facts, machine))
