@@ -25,8 +25,9 @@ from vggnet.cli import main
 from vggnet.commands import bench
 from vggnet.configs import Config
 from vggnet.kernels.library import OFF, available
+from vggnet.rates import PEAK_SIDE, Case, Row, Speed
 from vggnet.readers import processors
-from vggnet.speed import Case, Row, Speed, measure, write_photographs
+from vggnet.speed import measure, write_photographs
 
 CPU = torch.device("cpu")
 TINY = {"crop": 32, "width": 1 / 16, "num_classes": 10}
@@ -46,7 +47,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file, printed = tmp_path_factory.mktemp("bench") / "speed.json", io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "_QUICK_SECONDS", 0.0)
-        patch.setitem(speed._PEAK_SIDE, "cpu", 512)
+        patch.setitem(PEAK_SIDE, "cpu", 512)
         assert main(["bench", "A", "--quick", "--json", "--out", str(file)]) == 0
     assert printed.getvalue() == file.read_text()
     found: dict[str, Any] = json.loads(file.read_text())
@@ -184,7 +185,7 @@ def test_a_file_of_weights_at_another_crop(
     save(build("A", **TINY, batch_norm=True), file)  # type: ignore[arg-type]
     content = file.read_bytes()
     monkeypatch.setattr(bench, "_QUICK_SECONDS", 0.0)
-    monkeypatch.setitem(speed._PEAK_SIDE, "cpu", 512)
+    monkeypatch.setitem(PEAK_SIDE, "cpu", 512)
     arguments = ["--quick", "--batch-sizes", "3,3", "--only", "dense,forward", "--threads", "1"]
     assert main(["bench", str(file), *arguments, "--out", str(out)]) == 0
     printed, note = capsys.readouterr()
@@ -208,7 +209,7 @@ def test_a_file_of_weights_at_another_crop(
 
 def test_without_kernels_the_model_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OFF, "0")
-    monkeypatch.setitem(speed._PEAK_SIDE, "cpu", 512)
+    monkeypatch.setitem(PEAK_SIDE, "cpu", 512)
     model = build("A", **TINY)  # type: ignore[arg-type]
     found = measure(model, only=["forward", "train"], batch_sizes=[2], seconds=0)
     assert [(row.what, row.engine) for row in found.rows] == [

@@ -53,11 +53,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from vggnet import speed
+    from vggnet import rates, speed
     from vggnet.checkpoint import check_writable, write_atomically
 
     batch_sizes = numbers("batch-sizes", args.batch_sizes, "whole numbers, such as 1,8")
-    only = speed.KINDS if args.only is None else args.only.split(",")
+    only = rates.KINDS if args.only is None else args.only.split(",")
     speed.check(batch_sizes=batch_sizes, only=only, threads=args.threads)
     device = device_of(args)
     if args.out is not None:
