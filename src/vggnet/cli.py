@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no failure
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     try:
         if _ranks() > 1 and args.command not in TOGETHER:
             raise InputError(
@@ -167,14 +167,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """Of all commands with their flags."""
+    whole = _Parser(
         prog="vggnet",
         description="The complete VGG (Simonyan & Zisserman 2014): its nets, training and tests.",
     )
-    parser.add_argument("--version", action="version", version=f"vggnet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=f"vggnet {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         flags = commands.add_parser(name, help=command.help, description=command.help)
         command.flags(flags)
-    return parser
+    return whole
