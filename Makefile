@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/digits
 
-.PHONY: help test demo bench soak format clean
+.PHONY: help test demo docs bench soak format clean
 help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
+	@echo "make docs    the guides and the reference as a site: docs/_site/index.html"
 	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features, the service under load"
 	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files, 2,000 requests to the service"
 	@echo "make format  let ruff format the code"
@@ -28,6 +29,10 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 
+docs: .venv/installed
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_site
+	@echo "docs/_site/index.html"
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/protocols.py
@@ -45,4 +50,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(OUT) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv $(OUT) docs/_site .mypy_cache .pytest_cache .ruff_cache dist

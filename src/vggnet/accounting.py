@@ -128,7 +128,8 @@ class Account:
 
 
 def account(config: Config, size: tuple[int, int] | None = None) -> Account:
-    """Walks through a net on an image of `size` (height, width) pixels; the crop if not given.
+    """Walks through the net of a config on an image of `size` (height, width) pixels; of the crop's
+    size if none is given.
 
     Raises:
         InputError: when the size is smaller than the crop.

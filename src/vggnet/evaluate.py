@@ -147,10 +147,20 @@ def evaluate(
     progress: bool = False,
     world: World = _ALONE,
 ) -> Result:
-    """Top-1 and top-5 error of a net on labelled images; arguments as for `posteriors`.
+    """Top-1 and top-5 error of a net on labelled images.
 
-    With `on_bad` (see `measure`) images that cannot be read are left out, and the result says how
-    many. `world`: as for `measure`.
+    Args:
+        model: a net with classes, on any device.
+        part: images and their classes.
+        scales: every Q in pixels.
+        method: what the net sees at each scale (`protocols.Method`).
+        averaging: of the dense map: its scores before the soft-max, or its posteriors.
+        flips: whether mirrored images are seen too.
+        workers: processes that read files; 0 for this one.
+        on_bad: as for `measure`; images that cannot be read are then left out, and the result says
+            how many.
+        progress: show a bar where standard error is a terminal.
+        world: as for `measure`.
     """
     protocol = Protocol(
         model.config.title, model.provenance.S, tuple(scales), method, averaging, flips

@@ -308,7 +308,7 @@ def scaled_size(height: int, width: int, smallest_side: int) -> tuple[int, int]:
 
 
 def rescale(image: Pixels, smallest_side: int) -> Pixels:
-    """The image rescaled isotropically to a smallest side in pixels: S in training, Q in testing.
+    """The image rescaled isotropically to a `smallest_side` in pixels: S in training, Q in testing.
 
     Bilinear, antialiased when it shrinks. The paper does not name its filter.
     """

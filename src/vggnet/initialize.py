@@ -96,7 +96,7 @@ def staged_(model: "VGG", net_a: "VGG") -> list[str]:
 
 @torch.no_grad()
 def whole_(model: "VGG", source: "VGG") -> None:
-    """Copies every layer of the same net, as for S = 384 from S = 256 (§3.1).
+    """Copies every layer of a source to a model of the same net, as for S = 384 from 256 (§3.1).
 
     From a source without its classifier, only the convolutions; fc6 to fc8 keep what they have.
     From one with other classes, or of another kind of output, all but fc8.

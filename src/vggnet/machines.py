@@ -117,7 +117,8 @@ class Elsewhere:
 
 
 def elsewhere(name: str, gpus: int, precision: str) -> Elsewhere:
-    """A machine by its name, `h200`, or by the file that benchmarks/gpu/grid.py wrote there.
+    """A machine by its name, `h200`, or by the file that benchmarks/gpu/grid.py wrote there;
+    with so many `gpus`, which train in this precision.
 
     Raises:
         InputError: for another name, a file that is not one of these, or a precision that was not

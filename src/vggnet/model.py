@@ -156,7 +156,8 @@ class VGG(nn.Module):
         return names
 
     def run(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """Named outputs of one forward, which ends at the last of them, and `scores` at its end."""
+        """Outputs by their `names`, `scores` at the end among them, of one forward of images,
+        N×C×H×W, which ends at the last of them."""
         self.check_images(images, names)
         x = self.subtract_mean(images)
         kept: dict[str, Tensor] = {}
@@ -177,7 +178,7 @@ class VGG(nn.Module):
         return kept
 
     def check_images(self, images: Tensor, names: Collection[str] = ("scores",)) -> None:
-        """Raises InputError for images of which the net cannot give these outputs."""
+        """Raises InputError for images, N×C×H×W, of which the net cannot give these `names`."""
         head = not set(names).isdisjoint(HEAD)
         smallest = self.config.crop if head else self.config.minimum
         channels = self.config.in_channels

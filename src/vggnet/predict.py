@@ -77,7 +77,12 @@ class Predictor:
     def posteriors(
         self, images: Sequence[Pixels], *, workers: int = 0
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """n×K, NaN for pictures that cannot be read, and why they cannot, by index."""
+        """n×K, NaN for pictures that cannot be read, and why they cannot, by index.
+
+        Args:
+            images: H×W×3 of uint8, RGB, of any sizes, in memory or in files.
+            workers: processes that read files; 0 for this one.
+        """
         bad: dict[int, str] = {}
         (found,) = measure(
             [self.net], images, [self.protocol.terms], workers=workers, on_bad=bad.__setitem__
@@ -106,7 +111,7 @@ class Predictor:
                 yield InputError(bad[i]) if i in bad else self.answer(row, top)
 
     def answer(self, posteriors: NDArray[np.float64], top: int = TOP) -> Answer:
-        """The likeliest classes of a row of posteriors, K values.
+        """The `top` likeliest classes of a row of posteriors, K values.
 
         Of equal ones the class of the lower index comes first, as in errors.
         """
@@ -128,7 +133,8 @@ class Predictor:
         return combined(found, self.protocol.terms).posteriors
 
     def pixels_through(self, height: int, width: int) -> int:
-        """What a picture of this size costs: pixels of all views that go through the net."""
+        """What a picture of this height and width in pixels costs: the pixels of all views that go
+        through the net."""
         total = 0
         for term in self.protocol.terms:
             size = scaled_size(height, width, term.Q)

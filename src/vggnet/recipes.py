@@ -268,12 +268,12 @@ def submitted_d(model: Config) -> TrainConfig:
 
 
 def localiser(model: Config, boxes: Boxes, S: int, tune: Tune) -> TrainConfig:  # noqa: N803
-    """Appendix A: a net that gives boxes, from the classifier trained at the same fixed S.
+    """Appendix A: a net that gives boxes, from the classifier `model` trained at the same fixed S.
 
     The last layer is drawn at random; the others learn at a rate of 1e-3, all of them or only fc6
-    and fc7. No scale jitter. The section names no batch, epochs or patience: §3.1's are taken. As a
-    command: `vggnet train-boxes CLASSIFIER DATA --out boxes`. The paper's errors of D on a centre
-    crop, the class being known (Table 8): scr, fc 36.4; pcr, fc 34.3; pcr, all 33.1 %.
+    and fc7 (`tune`). No scale jitter. The section names no batch, epochs or patience: §3.1's are
+    taken. As a command: `vggnet train-boxes CLASSIFIER DATA --out boxes`. The paper's errors of D
+    on a centre crop, the class being known (Table 8): scr, fc 36.4; pcr, fc 34.3; pcr, all 33.1 %.
     """
     return TrainConfig(replace(model, boxes=boxes), S=S, learning_rate=1e-3, tune=tune)
 

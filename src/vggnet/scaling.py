@@ -215,9 +215,14 @@ def step_seconds(
     images_per_second: float | None = None,
     loading: float | None = None,
 ) -> Step:
-    """Predicts a training step; the arguments are `bytes_per_step`'s, and
+    """Predicts a training step.
 
     Args:
+        config: of the net, with its fully connected layers.
+        batch: images of all GPUs together.
+        cluster: the GPUs and what connects them.
+        fc_parallel: GPUs that share the fully connected layers, as in `bytes_per_step`.
+        compress: gradients are all-reduced in bfloat16.
         images_per_second: of one GPU in training at the batch that it will have; the H200's if not
             given.
         loading: images a second that a host reads; without it reading is no limit.

@@ -60,7 +60,8 @@ class Fast:
         return self._compute(images, ["fc8"])["fc8"]
 
     def activations(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Named outputs of one forward, which ends at the last of them; as `VGG.activations`."""
+        """Outputs by their `names` of one forward of images, N×C×H×W, which ends at the last of
+        them; as `VGG.activations`."""
         return self._compute(images, self._model.known_layers(names))
 
     def _compute(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
