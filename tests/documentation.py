@@ -1,9 +1,12 @@
 """What the documentation's pages hold: commands, code, links and headings."""
 
+import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 HISTORY = ("CHANGELOG.md", "docs/LOG.md")
@@ -73,3 +76,60 @@ def anchors(page: str) -> set[str]:
         twins = (f"{name}-{i}" for i in range(1, 100))
         found.add(name if name not in found else next(x for x in twins if x not in found))
     return found
+
+
+_NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?"
+
+
+def section(page: str, heading: str) -> str:
+    """What stands below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#+ |\Z)", text(page), re.M | re.S)
+    assert found, f"{page} has no heading {heading!r}"
+    return found[1]
+
+
+def tables(shown: str) -> list[list[list[str]]]:
+    """The rows of each table, without its head: their cells."""
+    found = re.findall(r"^\|[-|: ]+\|\n((?:\|.*\n)*)", shown, re.MULTILINE)
+    return [
+        [[cell.strip() for cell in row[1:-1].split("|")] for row in rows]
+        for rows in map(str.splitlines, found)
+    ]
+
+
+def is_rounded(shown: str, value: float) -> bool:
+    """Whether the text is this value to as many places as it has; a five may go either way."""
+    mantissa, _, exponent = shown.replace(",", "").partition("e")
+    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(float(f"{mantissa}e{exponent or 0}") - value) <= unit * (0.5 + 1e-6)
+
+
+def check_numbers(shown: str, values: Sequence[float]) -> None:
+    """The numbers in a text are these, rounded as they are there."""
+    _check(shown, re.findall(_NUMBER, shown), values)
+
+
+def check_sentence(page: str, sentence: str, values: Sequence[float]) -> None:
+    """A sentence with {} for each of its numbers stands in a page, and they are these."""
+    parts = (re.escape(part) for part in sentence.split("{}"))
+    pattern = r"(?<![\w.,])" + f"({_NUMBER})".join(parts)
+    found = re.findall(pattern, " ".join(text(page).split()))
+    assert len(found) == 1, f"{page} does not say once: {sentence}"
+    _check(sentence, [found[0]] if isinstance(found[0], str) else found[0], values)
+
+
+def _check(where: str, found: Sequence[str], values: Sequence[float]) -> None:
+    assert len(found) == len(values), f"{where}: {found}, but measured: {values}"
+    for shown, value in zip(found, values, strict=True):
+        assert is_rounded(shown, value), f"{where}: {shown}, but measured: {value}"
+
+
+def committed(name: str) -> Any:
+    """The one file of benchmarks/results of this name, whatever its date."""
+    (file,) = (ROOT / "benchmarks" / "results").glob(f"????-??-??-{name}.json")
+    return json.loads(file.read_text())
+
+
+def ratio(found: dict[str, Any]) -> list[float]:
+    """With its quartiles."""
+    return [found["ratio"], *found["quartiles"]]

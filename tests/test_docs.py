@@ -193,6 +193,8 @@ def understand(words: list[str]) -> None:
         understand(inner)
     elif name == "vggnet":
         parser().parse_args(more)
+        flags = {word.partition("=")[0] for word in more if word.startswith("--")}
+        assert flags <= options(subparsers(parser())[more[0]]), words  # no abbreviations
     elif name == "python":
         script_parser(more[0]).parse_args(more[1:])
     elif name == "make":

@@ -1,20 +1,23 @@
-"""Figures in the README and the guides are those of the committed results."""
+"""Errors of nets and what is counted, in the documentation, are those of the committed results.
+
+tests/test_timings.py has what was timed.
+"""
 
 import json
 import re
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import vggnet
+from documentation import ROOT, check_numbers, check_sentence, section, tables, text
 from vggnet import box_tables
+from vggnet.published import PUBLISHED
 from vggnet.recipes import adaptation
 from vggnet.report import table
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-FEATURES = (ROOT / "docs" / "features.md").read_text()
+README, FEATURES = text("README.md"), text("docs/features.md")
 
 
 def test_the_table_of_layers_is_net_ds() -> None:
@@ -27,17 +30,6 @@ def test_the_table_of_layers_is_net_ds() -> None:
         channels, height, width, stride, sees = (int(number) for number in numbers)
         assert known[name].output == (channels, height, width), name
         assert (known[name].stride, known[name].receptive_field) == (stride, sees), name
-
-
-def test_the_figures_about_features_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-features-cpu.json")
-    found = json.loads(file.read_text())
-    assert file.name in FEATURES
-    for case in ("b1_224", "b8_224", "b1_256", "b8_256"):
-        for way in ("vggnet", "hook", "cut", "cut_channels_last"):
-            assert f" {found[case][way]:.1f} |" in FEATURES, (case, way)
-        for way in ("hook", "best_cut"):
-            assert f" {found['ratios'][case][way]['ratio']:.2f} (" in FEATURES, (case, way)
 
 
 def results_of(name: str) -> dict[str, Any]:
@@ -70,49 +62,176 @@ def test_the_results_pages_figures_are_committed(name: str) -> None:
         assert claim["verdict"] in text
 
 
-def test_the_figures_of_the_full_width_are_those_of_the_committed_results() -> None:
-    text = (ROOT / "docs" / "results.md").read_text()
-    rows = results_of("fashion-mnist/results.json")["rows"]
-    departures = results_of("fashion-mnist/beside.json")["departures"]
-    measured = [row for row in rows + departures if row["top1"] is not None]
-    assert len(measured) == 14
-    for row in measured:
-        low, high = row["top1_interval"]
-        assert f"| {row['top1']:.2f} [{low:.2f}, {high:.2f}] |" in text
-
-
-def test_the_figures_of_serving_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-serve-cpu.json")
-    found = json.loads(file.read_text())
-    text = (ROOT / "docs" / "results.md").read_text()
-    for one in found["clients"]:
-        times = one["answer_ms"]
-        assert f"| {one['answers_a_second']} | {times['median']} | {times['p99']} |" in text
-        assert one["other_statuses"] == []
-    assert f"{found['batching']['ratio']} times" in text
-    guide = (ROOT / "docs" / "serving.md").read_text()
-    assert f"{found['batching']['ratio']:.2f} times what they get unbatched" in guide
-    assert f"{found['p99_over_that_at_capacity'][0]} times that of 12 clients" in guide
-
-
-def test_the_figures_of_table_7s_other_nets_are_committed() -> None:
-    text = (ROOT / "docs" / "results.md").read_text()
-    for row in results_of("table-7.json")["rows"]:
-        if row["top1"] is not None and "2 nets" not in row["system"]:
-            low, high = row["top1_interval"]
-            line = f"| {row['top1']:.1f} [{low:.1f}, {high:.1f}] | {row['paper']['top1'] or '–'} |"
-            assert line in text, row["system"]
-
-
-def test_the_forward_figures_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-forward-cpu.json")
-    found = json.loads(file.read_text())
-    text = (ROOT / "docs" / "results.md").read_text()
-    for batch in ("b1", "b8"):
-        assert f"{found[batch]['ratio']:.3f}" in text
-        assert found[batch]["ratio"] <= 1.03
-
-
 def test_the_figures_of_localisation_are_those_of_the_committed_results() -> None:
     page = (ROOT / "docs" / "localisation.md").read_text()
     assert box_tables.text(results_of("localisation.json")) in page
+
+
+def error(row: dict[str, Any]) -> list[float]:
+    """With its interval."""
+    return [row["top1"], *row["top1_interval"]]
+
+
+def is_measured(row: dict[str, Any]) -> bool:
+    return row["top1"] is not None
+
+
+def numbers(cell: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", cell)]
+
+
+def test_table_7s_other_nets() -> None:
+    rows = [*filter(is_measured, results_of("table-7.json")["rows"])]
+    shown = tables(section("docs/results.md", "Digits: Table 7 with the other nets"))[1]
+    for system, here, paper in shown:
+        name, _, more = system.partition(" (")
+        count = more.partition(" net")[0]
+        (row,) = (
+            row
+            for row in rows
+            if row["system"].startswith(name) and f"{count} net" in row["system"]
+        )
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
+
+
+def test_fashion_mnist_at_an_eighth() -> None:
+    heading = "Fashion-MNIST: Tables 3 and 4 for A, B and D"
+    rows = [*filter(is_measured, results_of("fashion-mnist.json")["rows"])]
+    shown = tables(section("docs/results.md", heading))[1]
+    rows_of = [(3, row[:5]) for row in shown] + [(4, row[:2] + row[5:]) for row in shown[1:]]
+    for number, (net, s, q, here, paper) in rows_of:
+        (row,) = (
+            row
+            for row in rows
+            if (row["table"], row["net"], row["Q"]) == (number, net, numbers(q))
+            and row["S"] in (numbers(s), *numbers(s))
+        )
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]])
+    assert len(rows_of) == len(rows)
+
+
+FULL_WIDTH = [
+    *filter(is_measured, results_of("fashion-mnist/results.json")["rows"]),
+    *results_of("fashion-mnist/beside.json")["departures"],
+]
+
+
+def of_full_width(nets: str, q: list[int], method: str) -> list[float]:
+    """The error of one or several nets at these Q, as a page names them."""
+    (row,) = (
+        row
+        for row in FULL_WIDTH
+        if nets
+        in (row.get("net"), " & ".join(run.partition("-S")[0] for run in row.get("runs", [])))
+        and q in ((protocol := row.get("protocol", row))["Q"], protocol["Q"][0])
+        and protocol["method"] == method
+    )
+    return error(row)
+
+
+def test_fashion_mnist_at_the_papers_width() -> None:
+    heading = "Fashion-MNIST at the paper's width: a first part of the grid"
+    shown = tables(section("docs/results.md", heading))[1]
+    for nets, _, q, method, here in shown:
+        check_numbers(here, of_full_width(nets, numbers(q), method))
+    assert len(shown) == len(FULL_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("row", "nets", "q"),
+    [
+        (0, "A", [73]),
+        *((i, net, [64, 73, 82]) for i, net in enumerate(("D", "E", "D-BN & E-BN"), 1)),
+    ],
+)
+def test_fashion_mnist_in_the_readme(row: int, nets: str, q: list[int]) -> None:
+    title, recipe, protocol, here = tables(section("README.md", "Results"))[0][row]
+    assert title in (nets, "D and E, fused")
+    assert ("batch normalisation" in recipe) == ("BN" in nets)
+    assert ("three scales" in protocol) == (len(q) == 3)
+    check_numbers(here, of_full_width(nets, q, protocol.partition(",")[0]))
+
+
+def best(nets: str) -> float:
+    """Percent that are right, by multi-crop."""
+    return 100 - of_full_width(nets, [64, 73, 82], "multi-crop")[0]
+
+
+DIGITS = [*filter(is_measured, results_of("digits.json")["rows"])]
+JITTERED = [
+    row["top1"] for row in DIGITS if row["method"] == "multi-crop+dense" and row["table"] in (5, 6)
+]
+(SEVEN,) = (row["top1"] for row in DIGITS if "7 nets" in (row.get("system") or ""))
+BOXES = {row["title"]: row["top1"] for row in results_of("localisation.json")["rows"]}
+D = vggnet.account(vggnet.Config("D"))
+FC = sum(layer.parameters for layer in D.layers if layer.name.startswith("fc"))
+POOL5 = [
+    layer.receptive_field
+    for net in ("A", "E")
+    for layer in vggnet.account(vggnet.Config(net)).layers
+    if layer.name == "pool5"
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "values"),
+    [
+        (
+            "README.md",
+            "torchvision's net D has {} % on ILSVRC-2012 by one centre crop, the paper's {} %",
+            [
+                PUBLISHED["torchvision/vgg16"].errors[0].top1,
+                min(row["paper"]["top1"] for row in DIGITS if row["table"] == 5),
+            ],
+        ),
+        (
+            "README.md",
+            "has what that takes: {} days for all {} runs on one H200, {} hours on eight",
+            [
+                int(re.findall(r"All of it: (\d+) days", text("docs/imagenet.md"))[0]),
+                len(results_of("digits.json")["runs"]),
+                int(re.findall(r"All of it: (\d+) h", text("docs/imagenet.md"))[0]),
+            ],
+        ),
+        (
+            "docs/results.md",
+            "evaluated by multi-crop & dense come to {}–{} %, and fusion of seven nets to {} %",
+            [min(JITTERED), max(JITTERED), SEVEN],
+        ),
+        ("docs/results.md", "a cell of pool5 sees ({} pixels in A, {} in E)", POOL5),
+        (
+            "docs/results.md",
+            "(A {} %), the departures pass it (E-BN {} %, the two together {} %, by multi-crop) "
+            "and stay {} and {} points below the other two",
+            [
+                100 - of_full_width("A", [73], "dense")[0],
+                best("E-BN"),
+                best("D-BN & E-BN"),
+                95.47 - best("D-BN & E-BN"),
+                95.86 - best("D-BN & E-BN"),
+            ],
+        ),
+        (
+            "docs/localisation.md",
+            "where the dense map is not: {} % wrong instead of {}",
+            [
+                BOXES["D/110 pcr all, windows as crops at 110, class known"],
+                BOXES["D/110 pcr all, dense at 110, class known"],
+            ],
+        ),
+        (
+            "docs/guide.md",
+            "over N of them, so that {} % of net D's gradients",
+            [100 * FC / D.parameters],
+        ),
+        (
+            "docs/features.md",
+            "{} of net D's {} MB are fc6, fc7 and fc8",
+            [4e-6 * FC, 4e-6 * D.parameters],
+        ),
+    ],
+)
+def test_sentences(page: str, sentence: str, values: Sequence[float]) -> None:
+    check_sentence(page, sentence, values)
