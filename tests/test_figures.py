@@ -175,9 +175,51 @@ POOL5 = [
 ]
 
 
+RUNS = {name: results_of(f"{name}.json")["runs"] for name in ("digits", "fashion-mnist")}
+IMAGES = {
+    name: [results_of(f"{name}.json")["dataset"][part] for part in ("train", "validation", "test")]
+    for name in RUNS
+}
+
+
+def setting(name: str, first: str, then: str) -> list[float]:
+    """Batch, then rate and epochs of a first run and of one that starts from a trained net."""
+    recipes = {run["name"]: run["recipe"] for run in RUNS[name]}
+    return [
+        recipes[first]["batch_size"],
+        *(recipes[run][key] for run in (first, then) for key in ("learning_rate", "epochs")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("page", "sentence", "values"),
     [
+        (
+            "README.md",
+            "the paper's {} training runs on {} real handwritten digits",
+            [len(RUNS["digits"]), sum(IMAGES["digits"])],
+        ),
+        ("docs/guide.md", "The grid is {} training runs", [len(RUNS["digits"])]),
+        (
+            "docs/results.md",
+            "{} training, {} validation, {} test images, split once",
+            IMAGES["digits"],
+        ),
+        (
+            "docs/results.md",
+            "{} training, {} validation, {} test images, 28×28 grey",
+            IMAGES["fashion-mnist"],
+        ),
+        (
+            "docs/results.md",
+            "batches of {}; rate {} (B-5x5: 2e-3), {} epochs at most; {} and {} epochs for the",
+            setting("digits", "E-S73", "E-S110"),
+        ),
+        (
+            "docs/results.md",
+            "batches of {}; rate {}, {} epochs at most; {} and {} epochs for the runs",
+            setting("fashion-mnist", "D-S73", "D-S110"),
+        ),
         (
             "README.md",
             "torchvision's net D has {} % on ILSVRC-2012 by one centre crop, the paper's {} %",

@@ -41,7 +41,7 @@ COST = {
     [
         (
             "README.md",
-            "| forward of net D on two cores, batch 1 | {} ms | {} ms: PyTorch's layers |",
+            "of net D on two cores, batch 1 | {} ms | {} ms: PyTorch's layers |",
             [AVX512["forward_b1"]["vggnet"], AVX512["forward_b1"]["torch_eager"]],
         ),
         (
