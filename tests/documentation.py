@@ -1,12 +1,10 @@
 """What the documentation's pages hold: commands, code, links and headings."""
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 HISTORY = ("CHANGELOG.md", "docs/LOG.md")
@@ -122,14 +120,3 @@ def _check(where: str, found: Sequence[str], values: Sequence[float]) -> None:
     assert len(found) == len(values), f"{where}: {found}, but measured: {values}"
     for shown, value in zip(found, values, strict=True):
         assert is_rounded(shown, value), f"{where}: {shown}, but measured: {value}"
-
-
-def committed(name: str) -> Any:
-    """The one file of benchmarks/results of this name, whatever its date."""
-    (file,) = (ROOT / "benchmarks" / "results").glob(f"????-??-??-{name}.json")
-    return json.loads(file.read_text())
-
-
-def ratio(found: dict[str, Any]) -> list[float]:
-    """With its quartiles."""
-    return [found["ratio"], *found["quartiles"]]

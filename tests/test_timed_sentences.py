@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from documentation import check_sentence, committed, ratio
+from documentation import check_sentence
+from measured import committed, ratio
 from vggnet.published import PUBLISHED
 
 AVX512, AVX2 = committed("peers-avx512-cpu"), committed("peers-cpu")
@@ -29,6 +30,7 @@ SHARES = [
     for way in ("onnx", "openvino")
     for b in ("batch_1", "batch_8")
 ]
+LARGE = {rate: sizes["2048x1536"] for rate, sizes in DATA["by_bitrate"].items()}
 COST = {
     tuple(one["Q"]): one["giga_multiply_adds"]
     for one in PROTOCOLS["by_protocol"]
@@ -216,6 +218,37 @@ COST = {
             "docs/weights.md",
             "give their own scores to {} of the largest",
             [WEIGHTS["largest"]],
+        ),
+        (
+            "docs/results.md",
+            "{} bits a pixel are read {} times as fast, those of {} more than four times",
+            [
+                LARGE["heavy"]["bits_per_pixel"],
+                LARGE["heavy"]["loaders"]["vs_pillow"]["ratio"],
+                LARGE["usual"]["bits_per_pixel"],
+            ],
+        ),
+        ("docs/results.md", "ratios are medians of {} rounds in turns", [DATA["rounds"]]),
+        ("docs/results.md", "images a second at 224 in {} rounds in turns", [EXPORT["rounds"]]),
+        (
+            "docs/features.md",
+            "milliseconds an image, medians of {} rounds in turns",
+            [FEATURES["rounds"]],
+        ),
+        (
+            "docs/results.md",
+            "centre crop of 224; {} answers in each row",
+            [min(one["answers"] for one in SERVE["clients"])],
+        ),
+        (
+            "docs/results.md",
+            "D at crop {} and width 1/{} on three JPEG files",
+            [PROTOCOLS["crop"], 1 / PROTOCOLS["width"]],
+        ),
+        (
+            "docs/results.md",
+            "S = {}, a random crop of {}, a flip, batches of {} of uint8",
+            [DATA[key] for key in ("S", "crop", "batch")],
         ),
         ("docs/guide.md", "vggnet weights # {} public files", [len(PUBLISHED)]),
     ],

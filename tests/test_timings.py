@@ -10,12 +10,11 @@ from documentation import (
     ROOT,
     check_numbers,
     check_sentence,
-    committed,
-    ratio,
     section,
     tables,
     text,
 )
+from measured import committed, ratio
 
 AVX512, AVX2 = committed("peers-avx512-cpu"), committed("peers-cpu")
 FEATURES, SERVE, FORWARD = (committed(f"{name}-cpu") for name in ("features", "serve", "forward"))
