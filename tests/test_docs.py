@@ -262,7 +262,8 @@ def test_flags_in_the_text_exist(page: str) -> None:
 
 
 def is_script(name: str) -> bool:
-    return (ROOT / name).is_file() and "ArgumentParser(" in (ROOT / name).read_text()
+    file = ROOT / name
+    return file.is_file() and bool(re.search("^if __name__ ==", file.read_text(), re.MULTILINE))
 
 
 def test_every_command_is_shown() -> None:
