@@ -113,6 +113,8 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         # On a user's images the defaults are the paper's sizes: not for a test.
         if "path/to/images" in command and command[0] in ("reproduce", "train"):
             more = small
+        if command[:2] == ["train", "digits"]:
+            more = ["--epochs", "2"]
         if command[0] == "train-boxes":
             more = ["--epochs", "1", "--batch-size", "8"]
         if command[0] == "localize":  # at a crop of 32, the paper's 256 is 37
