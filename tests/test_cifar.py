@@ -17,8 +17,9 @@ from PIL import Image
 import cifar_files as made
 from vggnet import InputError, cifar
 from vggnet.cli import main
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.formats import numpypickle
+from vggnet.parts import Dataset
 
 FORMS: dict[str, tuple[str, dict[str, bytes]]] = {
     "cifar-10-batches-py": ("cifar-10", made.cifar_10("py")),

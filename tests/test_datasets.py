@@ -14,9 +14,10 @@ from sklearn.datasets import load_digits
 
 from vggnet import InputError, datasets
 from vggnet.augment import ColourPCA, random_flip, random_window
-from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.images import Pixels, rescale, scaled_size
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset, Part
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from PIL import Image
 from photos import photo, write_photos
 from vggnet import InputError
 from vggnet import index as index_module
-from vggnet.datasets import Dataset, Part, colour_sums, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.errors import RunError
 from vggnet.images import EncodedImage
 from vggnet.index import PARTS, Index, checked, files_of
 from vggnet.measuring import Measured, measure
+from vggnet.parts import Dataset, Part, colour_sums
 from vggnet.storage import EncodedImages
 
 Decodes = list[str]

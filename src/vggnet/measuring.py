@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from vggnet.datasets import STATISTICS_SIDE, colour_sums
 from vggnet.errors import InputError, RunError
 from vggnet.images import EncodedImage, finds_damage
+from vggnet.parts import STATISTICS_SIDE, colour_sums
 from vggnet.readers import DiedError, parallel, watched
 from vggnet.storage import EncodedImages
 
