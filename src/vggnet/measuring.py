@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     digest: bytes = b""
     """BLAKE2b of the file's bytes, 16 bytes."""
     mean: tuple[float, ...] = (0.0,) * 3
-    """Of R, G, B, 0–255, over the image decoded as `datasets.STATISTICS_SIDE` says."""
+    """Of R, G, B, 0–255, over the image decoded as `parts.STATISTICS_SIDE` says."""
     second: tuple[float, ...] = (0.0,) * 6
     """Means of r·r, r·g, r·b, g·g, g·b, b·b."""
     damaged: int = 0
