@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,7 @@ def test_a_dead_process_is_told_with_its_files(
 ) -> None:
     def deadly(images: EncodedImages, i: int) -> Measured:
         if images.names[i] == "train/class1/007.jpg":
+            time.sleep(1)  # a thread of the process is sending what was read before
             os._exit(1)
         return measure(images, i)
 
