@@ -20,11 +20,12 @@ import vggnet
 from turns import Ways, in_turns, ratio, speed
 from vggnet import indexfile
 from vggnet.augment import ColourPCA
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.folders import ImageFiles
 from vggnet.images import scaled_size
 from vggnet.index import Index
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset
 from vggnet.readers import default_workers
 from vggnet.storage import Names
 

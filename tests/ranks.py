@@ -15,11 +15,12 @@ from torch.distributed.tensor import DTensor
 
 from vggnet import sharded
 from vggnet.configs import Config
-from vggnet.datasets import Dataset, digits
+from vggnet.datasets import digits
 from vggnet.distributed import World, joined
 from vggnet.evaluate import measure
 from vggnet.loading import TrainingImages
 from vggnet.model import build
+from vggnet.parts import Dataset
 from vggnet.protocols import Term
 from vggnet.recipes import TrainConfig, a_256, on_digits
 from vggnet.step import Parallel, Step

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from vggnet import canvases
 from vggnet.boxes import in_image, in_window, iou, loss, merged, mirrored, of_class
-from vggnet.datasets import Dataset, Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.folders import ImageFiles
 from vggnet.images import scaled_size
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset, Part
 from vggnet.recipes import Scale
 
 

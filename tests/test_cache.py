@@ -9,8 +9,8 @@ import pytest
 from reference import randomise
 from vggnet import RunError, build, save
 from vggnet.cache import PosteriorCache
-from vggnet.datasets import Part
 from vggnet.evaluate import measure
+from vggnet.parts import Part
 from vggnet.protocols import Protocol, Term
 
 

@@ -17,11 +17,12 @@ from PIL import Image
 from photos import photo, write_photos
 from vggnet.checks import report
 from vggnet.cli import main
-from vggnet.datasets import Dataset, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.findings import Report
 from vggnet.images import EncodedImage, decode
 from vggnet.index import PARTS, Index, files_of
 from vggnet.measuring import Measured, measure
+from vggnet.parts import Dataset
 from vggnet.storage import EncodedImages
 
 

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from files that are written here as the public ones are."""
 
 import gzip
+import hashlib
 import io
 import pickle
 import tarfile
@@ -16,8 +17,9 @@ from PIL import Image
 import cifar_files as made
 from vggnet import InputError, cifar
 from vggnet.cli import main
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.formats import numpypickle
+from vggnet.parts import Dataset
 
 FORMS: dict[str, tuple[str, dict[str, bytes]]] = {
     "cifar-10-batches-py": ("cifar-10", made.cifar_10("py")),
@@ -106,6 +108,21 @@ def test_pickles_hold_what_python_finds_in_them(folder: str) -> None:
         content = made.pickle({b"data": made.array(planes, fortran=fortran)})
         assert np.array_equal(loads(content)[b"data"], planes)
         assert np.array_equal(numpypickle.read(content)[b"data"], planes)  # type: ignore[arg-type]
+
+
+def test_the_files_are_written_as_the_public_ones() -> None:
+    """The public batches.meta byte by byte, and how the array in data_batch_1 begins."""
+    meta = made.meta_10(10_000)
+    assert hashlib.md5(meta).hexdigest() == "5ff9c542aee3614f3951f8cda6e48888"
+    assert numpypickle.read(meta)[b"label_names"] == [name.encode() for name in made.CIFAR_10]
+    begins = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\t"
+        b"(K\x01M\x10'M\x00\x0c\x86cnumpy\ndtype\nq\nU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\xc0\xd4\x01"
+    )
+    whole = np.zeros((10_000, 3072), np.uint8)
+    assert made.array(whole).startswith(begins)
+    assert np.array_equal(numpypickle.read(made.pickle({b"a": made.array(whole)}))[b"a"], whole)  # type: ignore[arg-type]
 
 
 def hidden(module: str, name: str, *, argument: bytes = b"U\x04true") -> bytes:

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vggnet import InputError, datasets
+from vggnet import InputError, parts
 from vggnet.augment import ColourPCA, random_flip, random_window
-from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.images import Pixels, rescale, scaled_size
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset, Part
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ class Counted(Sequence[Pixels]):
 def test_mean_and_colours_take_one_pass_over_evenly_spaced_images(
     monkeypatch: pytest.MonkeyPatch, limit: int, count: int
 ) -> None:
-    monkeypatch.setattr(datasets, "STATISTICS_IMAGES", limit)
-    monkeypatch.setattr(datasets, "_BLOCK", 17)
+    monkeypatch.setattr(parts, "STATISTICS_IMAGES", limit)
+    monkeypatch.setattr(parts, "_BLOCK", 17)
     rng = np.random.default_rng(0)
     images = Counted(
         [rng.integers(0, 256, (*rng.integers(1, 9, 2), 3), dtype=np.uint8) for _ in range(25)]

@@ -21,7 +21,8 @@ import pytest
 from photos import write_photos
 from vggnet import InputError, RunError, checkpoint, roll
 from vggnet.configs import Config
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
+from vggnet.parts import Dataset
 from vggnet.recipes import TrainConfig
 from vggnet.runs import _lock
 from vggnet.train import train

@@ -42,7 +42,10 @@ def transformed(last: str) -> float:
     return 1e-6 * kernels * 36 * 4
 
 
-RUNS = {name: results_of(f"{name}.json")["runs"] for name in ("digits", "fashion-mnist")}
+RUNS = {
+    name: results_of(f"{name}.json")["runs"]
+    for name in ("digits", "fashion-mnist", "table-7-fashion-mnist")
+}
 IMAGES = {
     name: [results_of(f"{name}.json")["dataset"][part] for part in ("train", "validation", "test")]
     for name in RUNS
@@ -50,6 +53,7 @@ IMAGES = {
 
 
 WIDE = {run["name"]: run["recipe"] for run in results_of("fashion-mnist/results.json")["runs"]}
+SHORT = {run["name"]: run["recipe"] for run in RUNS["table-7-fashion-mnist"]}
 RIVALS = {run["name"]: run["recipe"] for run in results_of("table-7.json")["runs"]}
 
 
@@ -138,18 +142,25 @@ def setting(name: str, first: str, then: str) -> list[float]:
         ),
         (
             "docs/results.md",
-            "{} training, {} validation, {} test images, 28×28 grey",
-            IMAGES["fashion-mnist"],
-        ),
-        (
-            "docs/results.md",
             "batches of {}; rate {} (B-5x5: 2e-3), {} epochs at most; {} and {} epochs for the",
             setting("digits", "E-S73", "E-S110"),
         ),
         (
             "docs/results.md",
+            "{} training, {} validation, {} test images, 28×28 grey; with flips | | recipe | "
             "batches of {}; rate {}, {} epochs at most; {} and {} epochs for the runs",
-            setting("fashion-mnist", "D-S73", "D-S110"),
+            [*IMAGES["fashion-mnist"], *setting("fashion-mnist", "D-S73", "D-S110")],
+        ),
+        (
+            "docs/results.md",
+            "{} training, {} validation, {} test images, 28×28 grey; with flips | | recipe | "
+            "batches of {}; {} epochs a run; rate {} at S = {} (OverFeat {}), {} for the runs",
+            [
+                *IMAGES["table-7-fashion-mnist"],
+                *(SHORT["D-S73"][key] for key in ("batch_size", "epochs", "learning_rate", "S")),
+                SHORT["OverFeat-S75"]["learning_rate"],
+                SHORT["D-S110"]["learning_rate"],
+            ],
         ),
         (
             "README.md",

@@ -11,10 +11,10 @@ from PIL import Image
 
 from reference import classifier, pool5, randomise
 from vggnet import VGG, Config, InputError, RunError, account, build, posteriors
-from vggnet.datasets import Part
 from vggnet.evaluate import evaluate, measure
 from vggnet.images import Pixels
 from vggnet.inference import Fast
+from vggnet.parts import Part
 from vggnet.protocols import Averaging, Method, Protocol
 
 

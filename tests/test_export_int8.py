@@ -16,11 +16,12 @@ from exporting import scores
 from vggnet import VGG, InputError, RunError, save
 from vggnet.cli import main
 from vggnet.configs import Config
-from vggnet.datasets import Part, digits
+from vggnet.datasets import digits
 from vggnet.evaluate import evaluate
 from vggnet.export import Form, compare, export, int8, libraries, runtimes
 from vggnet.images import rescale
 from vggnet.model import Provenance, build
+from vggnet.parts import Part
 
 onnx = libraries.library("onnx", "onnx")
 

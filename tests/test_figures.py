@@ -41,7 +41,7 @@ def test_the_tables_are_those_of_the_committed_results(number: int) -> None:
     assert (results["seed"], results["only"]) == (0, None)
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "table-7"])
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "table-7", "table-7-fashion-mnist"])
 def test_the_results_pages_figures_are_committed(name: str) -> None:
     """Every error with its interval in the page's table of a data set is one of the JSON's."""
     results = results_of(f"{name}.json")
@@ -76,6 +76,24 @@ def test_table_7s_other_nets() -> None:
         )
         check_numbers(here, error(row))
         check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
+
+
+def test_table_7s_other_nets_on_fashion_mnist() -> None:
+    rows = [*filter(is_measured, results_of("table-7-fashion-mnist.json")["rows"])]
+    heading = "Fashion-MNIST: Table 7 with the other nets"
+    for system, s, q, method, here, paper in tables(section("docs/results.md", heading))[1]:
+        (row,) = (
+            row
+            for row in rows
+            if (row.get("system") or f"{row.get('net')} (Table 5)") == system.partition(";")[0]
+            and row["method"].replace("+", " & ") == method
+        )
+        assert numbers(q) in (row["Q"], row["Q"][0])
+        assert numbers(s) == (row["S"] if "S" in row else row["nets"][0][1])
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
+        rows.remove(row)
+    assert not rows
 
 
 def test_fashion_mnist_at_an_eighth() -> None:

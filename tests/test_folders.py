@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from vggnet import InputError
-from vggnet.datasets import Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.folders import ImageFiles
+from vggnet.parts import Part
 
 
 def picture(path: Path, red: int = 0, green: int = 0, blue: int = 0) -> None:

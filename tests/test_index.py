@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from PIL import Image
 from photos import photo, write_photos
 from vggnet import InputError
 from vggnet import index as index_module
-from vggnet.datasets import Dataset, Part, colour_sums, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.errors import RunError
 from vggnet.images import EncodedImage
 from vggnet.index import PARTS, Index, checked, files_of
 from vggnet.measuring import Measured, measure
+from vggnet.parts import Dataset, Part, colour_sums
 from vggnet.storage import EncodedImages
 
 Decodes = list[str]
@@ -270,6 +272,7 @@ def test_a_dead_process_is_told_with_its_files(
 ) -> None:
     def deadly(images: EncodedImages, i: int) -> Measured:
         if images.names[i] == "train/class1/007.jpg":
+            time.sleep(1)  # a thread of the process is sending what was read before
             os._exit(1)
         return measure(images, i)
 

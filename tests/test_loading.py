@@ -18,9 +18,10 @@ from photos import write_photos
 from tars import three_parts
 from vggnet import InputError, RunError, roll
 from vggnet.augment import ColourPCA, jittered_side
-from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.images import Pixels, rescale
 from vggnet.loading import Batch, TrainingImages, _rng
+from vggnet.parts import Dataset, Part
 from vggnet.readers import TestImages, shard
 
 

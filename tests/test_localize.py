@@ -19,11 +19,12 @@ from vggnet.annotations import with_boxes
 from vggnet.boxes import merged
 from vggnet.cli import main
 from vggnet.configs import Boxes, Config
-from vggnet.datasets import Dataset, Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.images import rescale
 from vggnet.localize import Guess, Localiser, Windows, known_class_boxes, localise
 from vggnet.located import Located, of_dense, of_known_class
 from vggnet.model import VGG, Provenance
+from vggnet.parts import Dataset, Part
 from vggnet.recipes import localiser
 from vggnet.train import train
 

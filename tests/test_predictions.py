@@ -10,8 +10,9 @@ import pytest
 
 from reference import randomise
 from vggnet import InputError, build, load, posteriors, save
-from vggnet.datasets import Dataset, digits
+from vggnet.datasets import digits
 from vggnet.evaluate import evaluate
+from vggnet.parts import Dataset
 from vggnet.predictions import check, confusions, evaluate_files
 from vggnet.predictions import save as save_predictions
 from vggnet.protocols import Fusion

@@ -26,12 +26,13 @@ from vggnet import (
 from vggnet.card import card
 from vggnet.cli import main
 from vggnet.configs import NETS
-from vggnet.datasets import Dataset, Part, digits
+from vggnet.datasets import digits
 from vggnet.export import export
 from vggnet.graph import Settings, grid
 from vggnet.initialize import initialize_
 from vggnet.loading import TrainingImages
 from vggnet.modules import FullyConnected, SpatialPyramid
+from vggnet.parts import Dataset, Part
 from vggnet.recipes import at_384, jittered, on_digits, rival_256
 from vggnet.reproduce import reproduce
 from vggnet.rivals import RIVALS, SIDE_WEIGHT, Rival, beside

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from test_folders import picture, pictures
 from test_imagenet import VALIDATION, devkit, imagenet
 from vggnet import InputError
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.folders import ImageFiles, read_folder
+from vggnet.parts import Dataset
 from vggnet.remote import Remote, stamp_of
 from vggnet.storage import (
     Names,

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from vggnet import Config, InputError, RunError, TrainConfig, build, load, save
-from vggnet.datasets import Dataset, Part, digits
+from vggnet.datasets import digits
 from vggnet.evaluate import evaluate
 from vggnet.initialize import STAGED_LAYERS
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset, Part
 from vggnet.recipes import (
     Plateau,
     a_256,

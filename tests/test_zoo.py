@@ -14,9 +14,10 @@ from triangle import resized
 from vggnet import InputError
 from vggnet.augment import ColourPCA
 from vggnet.cli import main
-from vggnet.datasets import Dataset, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.images import EncodedImage, Pixels, decode, read_file, scaled_size
 from vggnet.loading import TrainingImages
+from vggnet.parts import Dataset
 from zoo import Specimen, zoo
 
 GOOD = [specimen for specimen in zoo() if specimen.pixels is not None]

@@ -33,8 +33,9 @@ import vggnet
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache, note_sha256
 from vggnet.checkpoint import sha256
-from vggnet.datasets import Dataset, Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.graph import Grid, Member, Row, Run, Settings, grid
+from vggnet.parts import Dataset, Part
 from vggnet.protocols import Method, multi_scale
 from vggnet.recipes import in_proportion
 from vggnet.results import weights_of

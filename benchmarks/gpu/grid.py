@@ -38,7 +38,7 @@ import vggnet
 from vggnet import checkpoint, paper, plan
 from vggnet.accounting import account
 from vggnet.configs import NETS, Config
-from vggnet.datasets import Dataset, Part, digits, open_dataset
+from vggnet.datasets import digits, open_dataset
 from vggnet.evaluate import measure, posteriors
 from vggnet.folders import ImageFiles
 from vggnet.graph import Settings, grid
@@ -46,6 +46,7 @@ from vggnet.images import Pixels
 from vggnet.loading import TrainingImages
 from vggnet.machines import AtHand
 from vggnet.model import VGG
+from vggnet.parts import Dataset, Part
 from vggnet.protocols import Method, Protocol, multi_scale
 from vggnet.recipes import in_proportion
 from vggnet.reproduce import reproduce

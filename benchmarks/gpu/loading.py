@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 
 import vggnet
-from vggnet.datasets import Dataset
 from vggnet.loading import Batch, TrainingImages
+from vggnet.parts import Dataset
 from vggnet.readers import processors
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -28,8 +28,8 @@ import pieces
 
 from vggnet import claims, paper
 from vggnet.accounting import account
-from vggnet.datasets import Dataset
 from vggnet.graph import Grid, Member, Row, Settings, grid
+from vggnet.parts import Dataset
 from vggnet.protocols import Method, single_scale
 from vggnet.rivals import MEASURED_HERE, RIVALS
 

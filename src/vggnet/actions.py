@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.datasets import Part
 from vggnet.errors import InputError
 from vggnet.images import EncodedImage
+from vggnet.parts import Part
 from vggnet.splits import Task
 from vggnet.storage import EncodedImages, Place
 from vggnet.voc import Lists

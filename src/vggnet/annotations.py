@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
+from vggnet.parts import Dataset, Part
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax")
 _KAGGLE = ("ImageId", "PredictionString")

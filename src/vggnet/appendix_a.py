@@ -13,12 +13,12 @@ import torch
 
 from vggnet import __version__, checkpoint, paper
 from vggnet.configs import Boxes
-from vggnet.datasets import Dataset
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad
 from vggnet.localize import MERGE, Localiser
 from vggnet.located import Located, of_dense, of_known_class
+from vggnet.parts import Dataset
 from vggnet.protocols import multi_scale
 from vggnet.recipes import TrainConfig, Tune, localiser
 from vggnet.scoring import gain_interval, mcnemar

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from vggnet import checkpoint
-from vggnet.datasets import Part
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import Measured, OnBad, measure
 from vggnet.model import VGG
+from vggnet.parts import Part
 from vggnet.protocols import Term
 
 _COSTS = ("forwards", "multiply_adds", "as_crop")

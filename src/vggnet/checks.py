@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.datasets import Dataset
 from vggnet.duplicates import find_copies
 from vggnet.errors import InputError
 from vggnet.findings import SIDES, Bad, Mislabelled, Reading, Report, Sizes
 from vggnet.images import finds_damage, scaled_size
 from vggnet.index import PARTS, Index, PartName, part_of
+from vggnet.parts import Dataset
 from vggnet.recipes import in_proportion
 from vggnet.storage import EncodedImages
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from vggnet import checkpoint
 from vggnet.configs import Config
-from vggnet.datasets import Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import check_scales
@@ -33,6 +33,7 @@ from vggnet.images import Pixels
 from vggnet.index import PartName, part_of
 from vggnet.inference import engine
 from vggnet.model import VGG
+from vggnet.parts import Part
 from vggnet.predictions import pyarrow
 from vggnet.readers import TestImages, Views
 from vggnet.shards import is_sharded

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.datasets import Dataset
 from vggnet.index import PARTS, PartName, part_of
+from vggnet.parts import Dataset
 
 
 @dataclass(frozen=True, slots=True)

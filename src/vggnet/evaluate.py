@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from vggnet.accounting import account
 from vggnet.configs import Config
-from vggnet.datasets import Part
 from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.images import Pixels
 from vggnet.inference import engine
 from vggnet.model import VGG
+from vggnet.parts import Part
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, windows_of
 from vggnet.readers import TestImages, check_pixels, shard
 from vggnet.recipes import LARGEST_SCALE

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from vggnet import indexfile
 from vggnet.bad_images import BadImages
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.home import cache_home
 from vggnet.images import finds_damage
 from vggnet.indexfile import ROW, UNCHECKED, keys, stamps
 from vggnet.measuring import UNKNOWN, Measured, measure_all
+from vggnet.parts import Dataset, Part
 from vggnet.storage import EncodedImages
 
 _SECONDS_BETWEEN_SAVES = 60

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from vggnet.augment import ColourPCA, erased, jittered_side, random_flip, random_window
 from vggnet.boxes import in_window, mirrored
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
 from vggnet.images import EncodedImage, Pixels, rescale, scaled_size
+from vggnet.parts import Dataset, Part
 from vggnet.readers import parallel, read_ahead, watched
 from vggnet.recipes import Scale
 from vggnet.storage import EncodedImages

@@ -10,12 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vggnet.boxes import CORRECT, iou
-from vggnet.datasets import Part
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad
 from vggnet.localize import MERGE, Localiser, Windows, known_class_boxes, localise
 from vggnet.model import VGG
+from vggnet.parts import Part
 from vggnet.readers import shard
 from vggnet.scoring import wilson
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from vggnet.datasets import STATISTICS_SIDE, colour_sums
 from vggnet.errors import InputError, RunError
 from vggnet.images import EncodedImage, finds_damage
+from vggnet.parts import STATISTICS_SIDE, colour_sums
 from vggnet.readers import DiedError, parallel, watched
 from vggnet.storage import EncodedImages
 
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     digest: bytes = b""
     """BLAKE2b of the file's bytes, 16 bytes."""
     mean: tuple[float, ...] = (0.0,) * 3
-    """Of R, G, B, 0–255, over the image decoded as `datasets.STATISTICS_SIDE` says."""
+    """Of R, G, B, 0–255, over the image decoded as `parts.STATISTICS_SIDE` says."""
     second: tuple[float, ...] = (0.0,) * 6
     """Means of r·r, r·g, r·b, g·g, g·b, b·b."""
     damaged: int = 0

@@ -10,11 +10,11 @@ import numpy as np
 
 from vggnet.accounting import account
 from vggnet.checkpoint import read_header
-from vggnet.datasets import Dataset
 from vggnet.errors import InputError
 from vggnet.graph import Grid, Run
 from vggnet.images import scaled_size
 from vggnet.machines import BACKWARD, Machine
+from vggnet.parts import Dataset
 from vggnet.protocols import single_scale
 from vggnet.recipes import PAPER_CROP
 from vggnet.runs import STATE, WEIGHTS

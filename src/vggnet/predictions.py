@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from vggnet import checkpoint
 from vggnet.cache import PosteriorCache
-from vggnet.datasets import Dataset
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import (
@@ -22,6 +21,7 @@ from vggnet.evaluate import (
     mean,
     measure,
 )
+from vggnet.parts import Dataset
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
 from vggnet.scoring import Result, confused_pairs
 

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from vggnet import checkpoint, report, roll
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
-from vggnet.datasets import Dataset
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
 from vggnet.graph import Grid, Run, Settings, grid
+from vggnet.parts import Dataset
 from vggnet.protocols import Term
 from vggnet.readers import default_workers
 from vggnet.results import results_of, weights_of

@@ -13,9 +13,9 @@ import numpy as np
 
 from vggnet import checkpoint
 from vggnet.augment import ColourPCA
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles
+from vggnet.parts import Dataset, Part
 from vggnet.storage import EncodedImages, Names
 
 NAME = "images.npz"

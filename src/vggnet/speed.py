@@ -28,7 +28,6 @@ from tqdm import tqdm
 from vggnet import __version__, stopping
 from vggnet.accounting import account
 from vggnet.configs import Config
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError, RunError
 from vggnet.folders import ImageFiles
 from vggnet.images import finds_damage
@@ -38,6 +37,7 @@ from vggnet.kernels.library import processor
 from vggnet.kernels.training import accelerated
 from vggnet.loading import TrainingImages
 from vggnet.model import VGG
+from vggnet.parts import Dataset, Part
 from vggnet.rates import FLOPS_A_MULTIPLY_ADD, KINDS, PEAK_SIDE, PEAK_TYPE, Case, Row, Speed, What
 from vggnet.readers import default_workers, processors
 from vggnet.recipes import in_proportion

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.datasets import Part
 from vggnet.errors import InputError
+from vggnet.parts import Part
 from vggnet.precision import Labels, Rule
 
 Kind = Literal["own", "caltech-101", "caltech-256", "voc", "voc-action"]

@@ -7,9 +7,10 @@ import numpy as np
 
 from vggnet.actions import has_actions, read_actions
 from vggnet.cifar import CIFARS
-from vggnet.datasets import Dataset, Part, open_dataset
+from vggnet.datasets import open_dataset
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles, Tree, data_set_name, list_classes, subfolders
+from vggnet.parts import Dataset, Part
 from vggnet.splits import DRAWS, Kind, Split, Splits, Task, drawn, one_of
 from vggnet.storage import Names, Place, exists, is_file, place_of
 from vggnet.voc import is_voc, read_voc

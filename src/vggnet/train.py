@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from vggnet import checkpoint, initialize, roll
 from vggnet.bad_images import BadImages
-from vggnet.datasets import Dataset, Part
 from vggnet.distributed import World
 from vggnet.errors import InputError, RunError
 from vggnet.evaluate import evaluate
@@ -24,6 +23,7 @@ from vggnet.loading import Batch, TrainingImages
 from vggnet.located import Located, of_known_class
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
+from vggnet.parts import Dataset, Part
 from vggnet.protocols import single_scale
 from vggnet.readers import DiedError, default_workers
 from vggnet.recipes import Plateau, TrainConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vggnet.datasets import Part
 from vggnet.errors import InputError
 from vggnet.folders import ImageFiles
+from vggnet.parts import Part
 from vggnet.precision import Labels
 from vggnet.splits import Kind, Split, Task
 from vggnet.storage import Place

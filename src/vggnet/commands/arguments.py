@@ -12,10 +12,10 @@ from vggnet.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vggnet.datasets import Dataset
     from vggnet.distributed import World
     from vggnet.images import Pixels
     from vggnet.index import PartName
+    from vggnet.parts import Dataset
     from vggnet.step import Parallel
 
 DATA = (

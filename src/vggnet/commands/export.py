@@ -9,11 +9,11 @@ from vggnet.commands.arguments import DATA, opened
 from vggnet.errors import InputError
 
 if TYPE_CHECKING:
-    from vggnet.datasets import Dataset, Part
     from vggnet.export import Exported
     from vggnet.export.compare import Row
     from vggnet.export.layers import Precision
     from vggnet.model import VGG
+    from vggnet.parts import Dataset, Part
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from vggnet.graph import TABLES, Settings
 from vggnet.rivals import RIVALS
 
 if TYPE_CHECKING:
-    from vggnet.datasets import Dataset
+    from vggnet.parts import Dataset
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

@@ -36,8 +36,8 @@ from vggnet.recipes import (
 from vggnet.rivals import RIVALS, beside
 
 if TYPE_CHECKING:
-    from vggnet.datasets import Dataset
     from vggnet.distributed import World
+    from vggnet.parts import Dataset
     from vggnet.step import Parallel
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggnet.configs import Config
-from vggnet.datasets import Dataset, Part
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad, check_scales, combined, measure
 from vggnet.export.int8 import scale_for
@@ -18,6 +17,7 @@ from vggnet.export.layers import Form
 from vggnet.export.runtimes import Session
 from vggnet.images import Pixels, rescale
 from vggnet.model import VGG
+from vggnet.parts import Dataset, Part
 from vggnet.protocols import Protocol
 from vggnet.recipes import in_proportion
 from vggnet.scoring import Result
