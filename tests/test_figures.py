@@ -1,20 +1,20 @@
-"""Figures in the README and the guides are those of the committed results."""
+"""Errors of nets and what is counted, in the documentation, are those of the committed results.
 
-import json
+tests/test_timings.py has what was timed.
+"""
+
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 import vggnet
+from documentation import check_numbers, section, tables, text
+from measured import FULL_WIDTH, error, is_measured, of_full_width, results_of
 from vggnet import box_tables
 from vggnet.recipes import adaptation
 from vggnet.report import table
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-FEATURES = (ROOT / "docs" / "features.md").read_text()
+README, FEATURES = text("README.md"), text("docs/features.md")
 
 
 def test_the_table_of_layers_is_net_ds() -> None:
@@ -27,22 +27,6 @@ def test_the_table_of_layers_is_net_ds() -> None:
         channels, height, width, stride, sees = (int(number) for number in numbers)
         assert known[name].output == (channels, height, width), name
         assert (known[name].stride, known[name].receptive_field) == (stride, sees), name
-
-
-def test_the_figures_about_features_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-features-cpu.json")
-    found = json.loads(file.read_text())
-    assert file.name in FEATURES
-    for case in ("b1_224", "b8_224", "b1_256", "b8_256"):
-        for way in ("vggnet", "hook", "cut", "cut_channels_last"):
-            assert f" {found[case][way]:.1f} |" in FEATURES, (case, way)
-        for way in ("hook", "best_cut"):
-            assert f" {found['ratios'][case][way]['ratio']:.2f} (" in FEATURES, (case, way)
-
-
-def results_of(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ROOT / "docs" / "results" / name).read_text())
-    return found
 
 
 @pytest.mark.parametrize("number", [3, 5])
@@ -61,62 +45,88 @@ def test_the_tables_are_those_of_the_committed_results(number: int) -> None:
 def test_the_results_pages_figures_are_committed(name: str) -> None:
     """Every error with its interval in the page's table of a data set is one of the JSON's."""
     results = results_of(f"{name}.json")
-    text = (ROOT / "docs" / "results" / f"{name}.md").read_text()
+    page = text(f"docs/results/{name}.md")
     for row in results["rows"]:
         if row["top1"] is not None:
             low, high = row["top1_interval"]
-            assert f"{row['top1']:.1f} [{low:.1f}, {high:.1f}]" in text
+            assert f"{row['top1']:.1f} [{low:.1f}, {high:.1f}]" in page
     for claim in results["claims"]:
-        assert claim["verdict"] in text
-
-
-def test_the_figures_of_the_full_width_are_those_of_the_committed_results() -> None:
-    text = (ROOT / "docs" / "results.md").read_text()
-    rows = results_of("fashion-mnist/results.json")["rows"]
-    departures = results_of("fashion-mnist/beside.json")["departures"]
-    measured = [row for row in rows + departures if row["top1"] is not None]
-    assert len(measured) == 14
-    for row in measured:
-        low, high = row["top1_interval"]
-        assert f"| {row['top1']:.2f} [{low:.2f}, {high:.2f}] |" in text
-
-
-def test_the_figures_of_serving_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-serve-cpu.json")
-    found = json.loads(file.read_text())
-    text = (ROOT / "docs" / "results.md").read_text()
-    for one in found["clients"]:
-        times = one["answer_ms"]
-        assert f"| {one['answers_a_second']} | {times['median']} | {times['p99']} |" in text
-        assert one["other_statuses"] == []
-    assert f"{found['batching']['ratio']} times" in text
-    guide = (ROOT / "docs" / "serving.md").read_text()
-    assert f"{found['batching']['ratio']:.2f} times what they get unbatched" in guide
-    assert f"{found['p99_over_that_at_capacity'][0]} times that of 12 clients" in guide
-
-
-@pytest.mark.parametrize(("name", "measured"), [("table-7", 8), ("table-7-fashion-mnist", 13)])
-def test_the_figures_of_table_7s_other_nets_are_committed(name: str, measured: int) -> None:
-    text = (ROOT / "docs" / "results.md").read_text()
-    rows = [row for row in results_of(f"{name}.json")["rows"] if row["top1"] is not None]
-    assert len(rows) == measured
-    for row in rows:
-        if name == "table-7" and "2 nets" in row["system"]:
-            continue
-        low, high = row["top1_interval"]
-        line = f"| {row['top1']:.1f} [{low:.1f}, {high:.1f}] | {row['paper']['top1'] or '–'} |"
-        assert line in text, row
-
-
-def test_the_forward_figures_are_those_of_the_committed_results() -> None:
-    (file,) = (ROOT / "benchmarks" / "results").glob("*-forward-cpu.json")
-    found = json.loads(file.read_text())
-    text = (ROOT / "docs" / "results.md").read_text()
-    for batch in ("b1", "b8"):
-        assert f"{found[batch]['ratio']:.3f}" in text
-        assert found[batch]["ratio"] <= 1.03
+        assert claim["verdict"] in page
 
 
 def test_the_figures_of_localisation_are_those_of_the_committed_results() -> None:
-    page = (ROOT / "docs" / "localisation.md").read_text()
+    page = text("docs/localisation.md")
     assert box_tables.text(results_of("localisation.json")) in page
+
+
+def numbers(cell: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", cell)]
+
+
+def test_table_7s_other_nets() -> None:
+    rows = [*filter(is_measured, results_of("table-7.json")["rows"])]
+    shown = tables(section("docs/results.md", "Digits: Table 7 with the other nets"))[1]
+    for system, here, paper in shown:
+        name, _, more = system.partition(" (")
+        count = more.partition(" net")[0]
+        (row,) = (
+            row
+            for row in rows
+            if row["system"].startswith(name) and f"{count} net" in row["system"]
+        )
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
+
+
+def test_table_7s_other_nets_on_fashion_mnist() -> None:
+    """The page's rows are the file's, in its order."""
+    rows = [*filter(is_measured, results_of("table-7-fashion-mnist.json")["rows"])]
+    shown = tables(section("docs/results.md", "Fashion-MNIST: Table 7 with the other nets"))[1]
+    assert len(shown) == len(rows) == 13
+    for row, (system, _, q, method, here, paper) in zip(rows, shown, strict=True):
+        assert system.partition(" (")[0] == (row.get("system") or row["net"]).partition(" (")[0]
+        assert numbers(q) in (row["Q"], row["Q"][0])
+        assert method.replace(" & ", "+") == row["method"]
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
+
+
+def test_fashion_mnist_at_an_eighth() -> None:
+    heading = "Fashion-MNIST: Tables 3 and 4 for A, B and D"
+    rows = [*filter(is_measured, results_of("fashion-mnist.json")["rows"])]
+    shown = tables(section("docs/results.md", heading))[1]
+    rows_of = [(3, row[:5]) for row in shown] + [(4, row[:2] + row[5:]) for row in shown[1:]]
+    for number, (net, s, q, here, paper) in rows_of:
+        (row,) = (
+            row
+            for row in rows
+            if (row["table"], row["net"], row["Q"]) == (number, net, numbers(q))
+            and row["S"] in (numbers(s), *numbers(s))
+        )
+        check_numbers(here, error(row))
+        check_numbers(paper, [row["paper"]["top1"]])
+    assert len(rows_of) == len(rows)
+
+
+def test_fashion_mnist_at_the_papers_width() -> None:
+    heading = "Fashion-MNIST at the paper's width: a first part of the grid"
+    shown = tables(section("docs/results.md", heading))[1]
+    for nets, s, q, method, here in shown:
+        check_numbers(here, of_full_width(nets, numbers(q), method))
+        assert numbers(s) == ([64, 82] if "BN" in nets else [73])
+    assert len(shown) == len(FULL_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("row", "nets", "q"),
+    [
+        (0, "A", [73]),
+        *((i, net, [64, 73, 82]) for i, net in enumerate(("D", "E", "D-BN & E-BN"), 1)),
+    ],
+)
+def test_fashion_mnist_in_the_readme(row: int, nets: str, q: list[int]) -> None:
+    title, recipe, protocol, here = tables(section("README.md", "Results"))[0][row]
+    assert title in (nets, "D and E, fused")
+    assert ("batch normalisation" in recipe) == ("BN" in nets)
+    assert ("three scales" in protocol) == (len(q) == 3)
+    check_numbers(here, of_full_width(nets, q, protocol.partition(",")[0]))

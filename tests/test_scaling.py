@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from documentation import check_sentence
 from vggnet import Config, InputError
 from vggnet.cli import main
 from vggnet.scaling import Cluster, bytes_per_step, modes, step_seconds
@@ -225,3 +226,26 @@ def test_launch_files() -> None:
     assert per_node == container["resources"]["limits"]["nvidia.com/gpu"]
     name = f"{job['metadata']['name']}-0.{service['metadata']['name']}:29400"
     assert f"--rdzv-endpoint={name}" in container["command"]
+
+
+def rates(gpus: int, batch: int) -> dict[str, float]:
+    """Images a second by mode, at 100 Gb/s a host."""
+    return {step.mode: step.images_per_second for step in modes(D, batch, Cluster(gpus))}
+
+
+def test_the_pages_sentences_are_the_models() -> None:
+    computes = [1e3 * modes(D, batch, Cluster(1))[0].compute for batch in (32, 256)]
+    check_sentence(
+        "docs/scaling.md",
+        "which an H200 computes in {} ms ({} images) to {} ms ({})",
+        [computes[0], 32, computes[1], 256],
+    )
+    two, wide = rates(16, 256), "--fc-parallel 16 --compress"
+    assert two[wide] == max(two.values())
+    check_sentence(
+        "docs/scaling.md",
+        "two hosts do {} images a second plain, where one does {}, and {} at best "
+        f"(`{wide}`); "
+        "at 32 images a GPU {}.",
+        [two["plain"], rates(8, 256)["plain"], two[wide], max(rates(16, 512).values())],
+    )

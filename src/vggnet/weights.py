@@ -43,7 +43,7 @@ def load(
             own software does (`vggnet.formats.foreign.NAMED` has the usual ones).
         class_names: in the order of the scores, where the file does not have them. Nets of 1,000
             classes without names get ImageNet's, in the order of their synsets.
-        head: False leaves fc6, fc7 and fc8 out, 494 of net D's 553 MB. Of safetensors and
+        head: False leaves fc6, fc7 and fc8 out, 495 of net D's 553 MB. Of safetensors and
             PyTorch's zip files they are not even read; other files are read whole first.
 
     Returns:
