@@ -28,6 +28,8 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented"
 maximum_signature_line_length = 88
+# Types such as bytes, which attributes of ours are called too.
+suppress_warnings = ["ref.python"]
 autodoc_default_options = {"members": True}
 add_module_names = False
 python_display_short_literal_types = True

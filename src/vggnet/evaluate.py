@@ -78,7 +78,8 @@ class Measured:
         return int((~np.isnan(self.posteriors[:, 0])).sum())
 
     def errors(self, part: Part, protocol: Protocol | Fusion) -> Result:
-        """The errors, the costs an image that was read, and how many could not be."""
+        """The errors on a part by a protocol, whose posteriors these are, the costs an image that
+        was read, and how many could not be."""
         n = max(1, self.read)
         costs = self.forwards / n, self.multiply_adds / n
         found = errors(self.posteriors, part.labels, protocol, *costs)
