@@ -53,6 +53,7 @@ IMAGES = {
 
 
 WIDE = {run["name"]: run["recipe"] for run in results_of("fashion-mnist/results.json")["runs"]}
+SHORT = {run["name"]: run["recipe"] for run in RUNS["table-7-fashion-mnist"]}
 RIVALS = {run["name"]: run["recipe"] for run in results_of("table-7.json")["runs"]}
 
 
@@ -158,6 +159,15 @@ def setting(name: str, first: str, then: str) -> list[float]:
             "docs/results.md",
             "batches of {}; rate {}, {} epochs at most; {} and {} epochs for the runs",
             setting("fashion-mnist", "D-S73", "D-S110"),
+        ),
+        (
+            "docs/results.md",
+            "batches of {}; {} epochs a run; rate {} at S = {} (OverFeat {}), {} for the runs",
+            [
+                *(SHORT["D-S73"][key] for key in ("batch_size", "epochs", "learning_rate", "S")),
+                SHORT["OverFeat-S75"]["learning_rate"],
+                SHORT["D-S110"]["learning_rate"],
+            ],
         ),
         (
             "README.md",

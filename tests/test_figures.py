@@ -83,8 +83,9 @@ def test_table_7s_other_nets_on_fashion_mnist() -> None:
     rows = [*filter(is_measured, results_of("table-7-fashion-mnist.json")["rows"])]
     shown = tables(section("docs/results.md", "Fashion-MNIST: Table 7 with the other nets"))[1]
     assert len(shown) == len(rows) == 13
-    for row, (system, _, q, method, here, paper) in zip(rows, shown, strict=True):
+    for row, (system, s, q, method, here, paper) in zip(rows, shown, strict=True):
         assert system.partition(" (")[0] == (row.get("system") or row["net"]).partition(" (")[0]
+        assert numbers(s) == (row["S"] if "S" in row else row["nets"][0][1])
         assert numbers(q) in (row["Q"], row["Q"][0])
         assert method.replace(" & ", "+") == row["method"]
         check_numbers(here, error(row))
