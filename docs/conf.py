@@ -49,10 +49,9 @@ class Commands(Directive):
     def run(self) -> list[nodes.Node]:
         os.environ["COLUMNS"] = "88"
         found: list[nodes.Node] = []
-        for name, command in COMMANDS.items():
+        for name in COMMANDS:
             section = nodes.section(ids=[name], names=[name])
             section += nodes.title(text=f"vggnet {name}")
-            section += nodes.paragraph(text=f"{command.help[:1].upper()}{command.help[1:]}.")
             text = _help(name)
             section += nodes.literal_block(text, text, language="text")
             found.append(section)
