@@ -43,15 +43,15 @@ COST = {
     [
         (
             "README.md",
-            "of net D on two cores, batch 1 | {} ms | {} ms: PyTorch's layers |",
+            "of net D on two cores, batch 1 | {} ms | {} ms, timed on plain PyTorch layers |",
             [AVX512["forward_b1"]["vggnet"], AVX512["forward_b1"]["torch_eager"]],
         ),
         (
             "README.md",
             "On one H200, in bfloat16: {} images a second at batch 256, where torchvision's vgg16 "
-            "(eager, channels_last, autocast) does {}, and {} in training at batch 256 against {}",
+            "(eager, channels_last, autocast) does {} and timm's {}, and {} in training at batch 256 against {}",
             [
-                *(H200["inference"]["batch_256"][way] for way in ("vggnet", "torchvision")),
+                *(H200["inference"]["batch_256"][way] for way in ("vggnet", "torchvision", "timm")),
                 *(H200["training"][way] for way in ("vggnet", "torchvision")),
             ],
         ),
@@ -81,7 +81,7 @@ COST = {
         (
             "docs/speed.md",
             "The step does {} % of the GPU's own product of 8192³ in bfloat16 ({} TFLOP/s; "
-            "asked for: {} %), counted as three forwards, with {} GB",
+            "target: {} %), counted as three forwards, with {} GB",
             [
                 100 * H200["training"]["share_of_peak"],
                 H200["training"]["peak_tflops"],
