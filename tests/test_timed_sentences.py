@@ -49,7 +49,8 @@ COST = {
         (
             "README.md",
             "On one H200, in bfloat16: {} images a second at batch 256, where torchvision's vgg16 "
-            "(eager, channels_last, autocast) does {} and timm's {}, and {} in training at batch 256 against {}",
+            "(eager, channels_last, autocast) does {} and timm's {}, and {} in training at batch "
+            "256 against {}",
             [
                 *(H200["inference"]["batch_256"][way] for way in ("vggnet", "torchvision", "timm")),
                 *(H200["training"][way] for way in ("vggnet", "torchvision")),
