@@ -219,3 +219,6 @@ def test_the_plans_on_the_page_are_those_that_are_printed(
         assert main(command.split()[1:]) == 0
         printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         assert printed == shown.splitlines()
+    one, eight = (re.findall(r"All of it: (.*?)\.", shown)[0] for _, shown in blocks)
+    readme = " ".join((FILES.parent.parent / "README.md").read_text().split())
+    assert f"{one} for all 14 runs on one H200, {eight.replace(' h', ' hours')} on eight" in readme
