@@ -218,3 +218,18 @@ def test_every_file_of_results_is_linked() -> None:
     pages = "".join(text(page) for page in PAGES)
     for file in (ROOT / "benchmarks" / "results").iterdir():
         assert f"results/{file.name})" in pages, file.name
+
+
+def test_the_rehearsal() -> None:
+    found = committed("rehearsal-cpu")
+    *_, stages = tables(section("docs/results.md", "ImageNet, rehearsed"))
+    for cells, seconds in zip(stages, found["seconds"].values(), strict=True):
+        check_numbers(cells[1], [seconds])
+    rows = [found["rows"][f"table {number}"] for number in (3, 4, 5, 6)]
+    sentence = "All {} rows of Table 3, {} of Table 4, {} of Table 5 and {} of Table 6 have their"
+    # The numbers of the tables are the sentence's own.
+    filled = sentence.format(*rows)
+    page = " ".join(text("docs/results.md").split())
+    assert filled in page
+    assert f"the largest process took {found['peak_memory_mb']:,} MB" in page
+    assert all(found["checks"].values())

@@ -55,8 +55,8 @@ def go(tasks: list[Task], folder: Path, workers: int = 2) -> tuple[list[str], li
 def test_tasks_wait_for_those_before_them(tmp_path: Path) -> None:
     tasks = [
         Task("last", Write("last"), ("slow", "quick")),
-        Task("slow", Write("slow", 0.5), ("first",)),
-        Task("quick", Write("quick", 0.5), ("first",)),
+        Task("slow", Write("slow", 2.0), ("first",)),
+        Task("quick", Write("quick", 2.0), ("first",)),
         Task("first", Write("first")),
     ]
     lines, names = go(tasks, tmp_path)
