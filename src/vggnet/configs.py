@@ -112,7 +112,7 @@ class Config:
     """
 
     net: str
-    """A, A-LRN, B, C, D, E (Table 1) or B-5x5 (§4.1)."""
+    """A, A-LRN, B, C, D, E (Table 1) or B-5x5 (§4.1); in `rivals.Rival` one of Table 7's others."""
     num_classes: int = 1000
     """Number of classes: the channels of fc8, unless it gives boxes."""
     in_channels: int = 3

@@ -31,6 +31,7 @@ class Settings:
     epochs: int | None = None
     """At most so many a run."""
     batch_size: int | None = None
+    """Images a step."""
     seed: int = 0
     """Of all runs."""
     precision: Precision = "float32"

@@ -35,6 +35,7 @@ class Provenance:
     S: Scale | None = None
     """Smallest side in pixels of the training images, or the range it was drawn from (§3.1)."""
     seed: int | None = None
+    """Of the run."""
     recipe: dict[str, Any] | None = None
     """Every value of the `TrainConfig`."""
     parent: str | None = None

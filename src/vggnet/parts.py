@@ -113,10 +113,13 @@ class Dataset:
     """
 
     name: str
+    """As runs, files and reports call it."""
     class_names: tuple[str, ...]
+    """In the order of the labels."""
     train: Part
     validation: Part
     test: Part
+    """Of ImageNet the same images as `validation` (§4)."""
     flip: bool
     """Whether an image's mirror image is an image of its class."""
     note: str = ""

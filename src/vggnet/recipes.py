@@ -63,14 +63,17 @@ class TrainConfig:
     """
 
     model: Config
+    """The net."""
     S: Scale
     """Smallest side in pixels that training images are rescaled to; the crop is cut from that.
     A pair (smallest, largest): drawn uniformly between them, ends included, for every image of
     every epoch (scale jittering)."""
     batch_size: int = 256
+    """Images a step, of all processes together; the last step of an epoch has what is left."""
     learning_rate: float = 1e-2
     """At the start; divided by 10 on a plateau."""
     momentum: float = 0.9
+    """Of SGD, from 0 to below 1."""
     weight_decay: float = 5e-4
     """The L2 penalty's multiplier; on every parameter, since the paper excepts none."""
     epochs: int = 74
