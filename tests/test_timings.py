@@ -231,5 +231,6 @@ def test_the_rehearsal() -> None:
     filled = sentence.format(*rows)
     page = " ".join(text("docs/results.md").split())
     assert filled in page
+    assert f"said {found['planned_seconds']} seconds for what" in page
     assert f"the largest process took {found['peak_memory_mb']:,} MB" in page
     assert all(found["checks"].values())
