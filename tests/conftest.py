@@ -16,3 +16,14 @@ _KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
 _CACHE = tempfile.TemporaryDirectory()
 (Path(_CACHE.name) / "kernels").symlink_to(_KERNELS)
 os.environ["VGGNET_CACHE"] = _CACHE.name
+
+
+LONG = (
+    *("test_distributed.py", "test_docs.py", "test_reproduce.py", "test_cli.py", "test_dying.py"),
+    *("test_keras.py", "test_fashion.py", "test_model.py", "test_fuzz.py"),
+)
+"""The files that take longest come first, so that at the end no process waits for one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
