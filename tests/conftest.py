@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from vggnet.home import cache_home
 
 # Two workers share the machine's cores; threads that wait for each other cost more than they bring.
