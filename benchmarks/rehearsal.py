@@ -224,7 +224,7 @@ def rehearse(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return result | {
         "planned_seconds": round(sum(step["seconds"] for step in planned), 1),
         "seconds": one.seconds,
-        "peak_memory_mb": round(children.ru_maxrss / 1000),
+        "peak_memory_mb": round(children.ru_maxrss * 1024 / 1e6),  # of the largest process; KiB
         "checks": one.checks,
     }
 
