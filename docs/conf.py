@@ -19,7 +19,6 @@ author = "the authors of vggnet"
 version = release = vggnet.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_site"]
-nitpicky = False
 
 # Docstrings are Google's style, with code in single backticks, as in Markdown.
 default_role = "code"

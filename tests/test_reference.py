@@ -21,18 +21,9 @@ ROOT = Path(__file__).parent.parent
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `make docs` builds it."""
     out = tmp_path_factory.mktemp("site")
-    command = [
-        "-m",
-        "sphinx",
-        "-b",
-        "html",
-        "-W",
-        "--keep-going",
-        "-q",
-        str(ROOT / "docs"),
-        str(out),
-    ]
-    found = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    flags = ["-b", "html", "-W", "--keep-going", "-q"]
+    command = [sys.executable, "-m", "sphinx", *flags, str(ROOT / "docs"), str(out)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     return out
 
@@ -79,11 +70,8 @@ def found(name: str) -> Any:
         except ModuleNotFoundError:
             continue
         for part in parts[count:]:
-            place = (
-                inspect.getattr_static(place, part)
-                if isinstance(place, type)
-                else getattr(place, part)
-            )
+            get = inspect.getattr_static if isinstance(place, type) else getattr
+            place = get(place, part)
         return place
     raise AssertionError(name)
 

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from vggnet.datasets import open_dataset
 
@@ -45,6 +47,19 @@ def test_a_part_of_the_grid(rehearsal: Any, tmp_path: Path) -> None:
     assert found["rows"] == {"table 3": 3, "table 4": 0, "table 5": 3, "table 6": 0}
     assert all(found["checks"].values())
     assert found["runs"] == 4  # A, and D thrice
+
+
+def test_posteriors_that_are_no_numbers_are_found(rehearsal: Any, tmp_path: Path) -> None:
+    (tmp_path / "posteriors").mkdir()
+    for name, value in (("a", 0.2), ("b", float("nan"))):
+        values = np.full((5, 5), value, np.float32)
+        save_file({"posteriors": values}, tmp_path / "posteriors" / f"{name}.safetensors")
+    for name in ("report.html", "report.md"):
+        (tmp_path / name).write_text("x" * 1001)
+    one = rehearsal.Rehearsal(tmp_path, tmp_path, [])
+    rehearsal.check(one, {"rows": [], "runs": []}, 5, 5)
+    lost = [what for what, holds in one.checks.items() if not holds]
+    assert lost == ["posteriors are finite and sum to 1"]
 
 
 def test_a_row_without_its_number_is_found(rehearsal: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How fast a machine trains and tests nets: the one at hand, timed; others, from measurements."""
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -158,12 +159,14 @@ def elsewhere(name: str, gpus: int, precision: str) -> Elsewhere:
             for value in found["evaluation"]["D"].values()
             if isinstance(value, dict)
         ]
-        gpu, testing, _ = str(found["machine"]), sorted(tests)[len(tests) // 2], rates["D"]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        gpu, testing = str(found["machine"]), statistics.median_low(tests)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        rates = {}
+    if "D" not in rates:
         raise InputError(
             f"{name}: has no measurements of net D in {mode}: give h200, or what "
             "benchmarks/gpu/grid.py wrote on a GPU"
-        ) from None
+        )
     notes = [f"Training ({mode}) and tests: measured, {name}; other nets' (~) by multiply-adds."]
     return Elsewhere(gpu, gpus, rates, testing, notes)
 

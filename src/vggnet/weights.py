@@ -8,6 +8,7 @@ import torch
 
 from vggnet import checkpoint
 from vggnet.checkpoint import existing, write_atomically
+from vggnet.configs import Config
 from vggnet.errors import InputError
 from vggnet.formats import caffe, keras, matconvnet, timm, torchfile, torchvision
 from vggnet.formats.foreign import TORCHVISION, Foreign, Preprocessing, assemble
@@ -66,6 +67,20 @@ def load(
     if net is not None and model.config.net != net:
         raise InputError(f"{path}: holds net {model.config.net}, not {net}")
     return model
+
+
+def config_of(path: str | Path) -> Config:
+    """Of the net in a file that `load` reads: of one of ours by its header; any other is read
+    whole, which finds what is wrong with it.
+
+    Raises:
+        InputError: as `load`.
+    """
+    path = existing(Path(path))
+    foreign = _foreign(path, head=True)
+    if foreign is None:
+        return checkpoint.read_header(path).config
+    return assemble(path, foreign).config
 
 
 def _foreign(path: Path, head: bool) -> Foreign | None:

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     device = device_of(args)
     choose_engine(args, device)
     checkpoint.check_writable(args.out / "weights.safetensors")
-    start = None if args.init_from is None else weights.load(args.init_from).config
+    start = None if args.init_from is None else weights.config_of(args.init_from)
     whole = opened(args.data)
     with joined(device) as world:
         parallel = parallel_of(args, world)
