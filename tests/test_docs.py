@@ -37,6 +37,7 @@ PARSED = {
     r"\b101_ObjectCategories\b": "Caltech-101",
     r"\bfashion-mnist\b": "Fashion-MNIST",
     r"\bdigits-on-photos\b": "5,400 canvases; tests/test_localize.py runs it small",
+    r"--rivals\b": "six nets; tests/test_rivals.py runs some",
     r"--boxes boxes/runs/": "boxes learnt from one of these",
     r"--host 0\.0\.0\.0": "all the network would be served",
     r"^torchrun\b": "many processes; tests/test_distributed.py starts some",
@@ -48,7 +49,7 @@ PARSED = {
 TINY = ["--crop", "32", "--width", "0.0625", "--epochs", "1"]
 SMALLER = {
     r"^(train|reproduce) (?!.* --plan).*\bpath/to/images\b": [*TINY, "--batch-size", "8"],
-    r"^(train|reproduce) (?!.* --(?:plan|rivals)).*\bdigits\b": TINY,
+    r"^(train|reproduce) (?!.* --plan).*\bdigits\b": TINY,
     r"^reproduce\b.* --jobs 2$": ["--only", "table 3, A"],
     r"^train-boxes\b": ["--epochs", "1", "--batch-size", "8"],
     r"^bench\b": ["--quick", "--only", "forward"],

@@ -27,7 +27,7 @@ from vggnet.recipes import TrainConfig
 from vggnet.runs import _lock
 from vggnet.train import train
 
-KILLS = int(os.environ.get("VGGNET_KILLS", "4"))
+KILLS = int(os.environ.get("VGGNET_KILLS", "3"))
 EPOCHS = 3
 CONFIG = TrainConfig(
     Config("A", crop=32, width=1 / 32, num_classes=2), S=(36, 60), batch_size=2, epochs=EPOCHS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-INPUTS = int(os.environ.get("VGGNET_FUZZ", "1500"))
+INPUTS = int(os.environ.get("VGGNET_FUZZ", "800"))
 CHECKED = ("keras-zip", "matlab-packed")
 """Have a check sum over all that is in them: hardly a change goes unnoticed."""
 

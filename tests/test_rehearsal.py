@@ -41,12 +41,12 @@ def test_its_files_are_as_imagenets(rehearsal: Any, tmp_path: Path) -> None:
 def test_a_part_of_the_grid(rehearsal: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     sizes = ["--classes", "5", "--train", "20", "--val", "5", "--crop", "32", "--width", "0.03125"]
-    options = [str(out), *sizes, "--batch-size", "16", "--only", "table 3, table 5, D"]
+    options = [str(out), *sizes, "--batch-size", "16", "--only", "table 3, A"]
     assert rehearsal.main(options) == 0
     found = json.loads(out.read_text())
-    assert found["rows"] == {"table 3": 3, "table 4": 0, "table 5": 3, "table 6": 0}
+    assert found["rows"] == {"table 3": 1, "table 4": 0, "table 5": 0, "table 6": 0}
     assert all(found["checks"].values())
-    assert found["runs"] == 4  # A, and D thrice
+    assert found["runs"] == 1
 
 
 def test_posteriors_that_are_no_numbers_are_found(rehearsal: Any, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from vggnet.results import weights_of
 from vggnet.train import train
 from vggnet.workers import Task, run_all
 
-SMALL = 40
+SMALL = 16
 """Images of each part with --small."""
 _TO_BEGIN = 60.0
 """Seconds that must be left for a training to begin: compiling takes most of them."""
