@@ -33,10 +33,11 @@ import vggnet
 from forward import processor
 from vggnet import paper
 from vggnet.configs import NETS
-from vggnet.evaluate import Posteriors, mean, measure, posteriors
+from vggnet.evaluate import mean, measure, posteriors
 from vggnet.folders import ImageFiles
 from vggnet.images import Pixels, rescale
 from vggnet.model import VGG
+from vggnet.passes import Posteriors
 from vggnet.protocols import Method, Protocol
 from vggnet.recipes import in_proportion
 

@@ -33,7 +33,8 @@ from scipy.io import savemat
 import vggnet
 from vggnet import paper
 from vggnet.imagenet import synset_names
-from vggnet.speed import machine, write_photographs
+from vggnet.photographs import write_photographs
+from vggnet.speed import machine
 
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 500), (96, 128), (1200, 1600))
 """Height and width in pixels: ImageNet's usual ones, a tiny one and a large one."""

@@ -14,17 +14,18 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from vggnet import sharded
+from vggnet.adaptations import on_digits
 from vggnet.configs import Config
 from vggnet.datasets import digits
 from vggnet.distributed import World, joined
 from vggnet.evaluate import measure
 from vggnet.loading import TrainingImages
+from vggnet.loop import seed_of
 from vggnet.model import build
 from vggnet.parts import Dataset
 from vggnet.protocols import Term
-from vggnet.recipes import TrainConfig, a_256, on_digits
+from vggnet.recipes import TrainConfig, a_256
 from vggnet.step import Parallel, Step
-from vggnet.train import seed_of
 
 FOLDER = Path()
 STEPS, WIDTH = 50, 0.0625

@@ -13,7 +13,8 @@ import vggnet
 from vggnet import InputError, paper, svm, transfer
 from vggnet.actions import cut_to_boxes, read_actions
 from vggnet.cli import main
-from vggnet.descriptors import Recipe, describe, describe_files
+from vggnet.descriptorfile import describe_files
+from vggnet.descriptors import Recipe, describe
 from vggnet.images import decode
 from vggnet.storage import EncodedImages
 from vggnet.tasks import task_of

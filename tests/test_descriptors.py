@@ -14,7 +14,8 @@ from photos import photo
 from vggnet import InputError, descriptors
 from vggnet.cli import main
 from vggnet.datasets import digits
-from vggnet.descriptors import Recipe, describe, describe_files, images_of, length
+from vggnet.descriptorfile import describe_files
+from vggnet.descriptors import Recipe, describe, images_of, length
 from vggnet.images import rescale
 from vggnet.model import VGG
 

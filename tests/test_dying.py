@@ -75,7 +75,7 @@ def left_in(out: Path) -> dict[str, bytes]:
 
 
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vggnet.train._CHECKPOINT_SECONDS", 0.0)  # a checkpoint each step
+    monkeypatch.setattr("vggnet.loop._CHECKPOINT_SECONDS", 0.0)  # a checkpoint each step
 
 
 @pytest.mark.soak
@@ -424,7 +424,7 @@ def test_a_data_set_that_goes_away_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is unmounted is no reason to skip every image of an epoch."""
-    monkeypatch.setattr("vggnet.train._BAD_IN_A_ROW", 6)
+    monkeypatch.setattr("vggnet.loop._BAD_IN_A_ROW", 6)
     copy = tmp_path / "photos"
     write_photos(copy, {"train": 5, "val": 2, "test": 1})
     data = open_dataset(str(copy))

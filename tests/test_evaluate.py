@@ -127,7 +127,7 @@ def test_batches_do_not_change_an_image(
     model: VGG, images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = posteriors(model, images, scales=[40])
-    monkeypatch.setattr("vggnet.evaluate._BATCH_IMAGES", 1)
+    monkeypatch.setattr("vggnet.passes._BATCH_IMAGES", 1)
     assert np.abs(posteriors(model, images, scales=[40]) - together).max() < 1e-12
 
 

@@ -11,7 +11,7 @@ import vggnet
 from documentation import check_numbers, section, tables, text
 from measured import FULL_WIDTH, error, is_measured, of_full_width, results_of
 from vggnet import box_tables
-from vggnet.recipes import adaptation
+from vggnet.adaptations import adaptation
 from vggnet.report import table
 
 README, FEATURES = text("README.md"), text("docs/features.md")

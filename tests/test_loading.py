@@ -18,9 +18,10 @@ from photos import write_photos
 from tars import three_parts
 from vggnet import InputError, RunError, roll
 from vggnet.augment import ColourPCA, jittered_side
+from vggnet.crops import rng_of
 from vggnet.datasets import digits, open_dataset
 from vggnet.images import Pixels, rescale
-from vggnet.loading import Batch, TrainingImages, _rng
+from vggnet.loading import Batch, TrainingImages
 from vggnet.parts import Dataset, Part
 from vggnet.readers import TestImages, shard
 
@@ -62,7 +63,7 @@ def test_a_jittered_view_is_a_crop_of_an_image_of_its_own_size(data: Dataset) ->
     images = loader(data)
     sides: Counter[int] = Counter()
     for epoch in range(4):
-        order = _rng(0, epoch).permutation(40)
+        order = rng_of(0, epoch).permutation(40)
         views = np.concatenate([b.images.permute(0, 2, 3, 1).numpy() for b in images.epoch(epoch)])
         for index, view in zip(order, views, strict=True):
             found = [
@@ -119,7 +120,7 @@ def test_images_at_hand_and_on_demand_give_the_same_crops(
     options = {"S": scale, "flip": True, "erase": 0.5}
     expected = list(loader(data, **options).epoch(1))
     later = replace(data, train=Part(OnDemand(data.train.images), data.train.labels))
-    monkeypatch.setattr("vggnet.loading._KEPT_BYTES", 0)
+    monkeypatch.setattr("vggnet.crops._KEPT_BYTES", 0)
     for found in (loader(later, **options).epoch(1), loader(data, **options).epoch(1)):
         for batch, other in zip(found, expected, strict=True):
             assert (batch.images == other.images).all()
@@ -199,7 +200,7 @@ def test_an_epoch_that_is_left_leaves_no_trace(photos: Dataset) -> None:
 def test_a_view_is_a_window_of_the_rescaled_photograph(photos: Dataset) -> None:
     """Found again among all windows of the image rescaled by Pillow: a shift would show."""
     images = photo_loader(photos, S=36, flip=False)
-    order = _rng(0, 0).permutation(22)
+    order = rng_of(0, 0).permutation(22)
     views = torch.cat([batch.images for batch in images.epoch(0)]).permute(0, 2, 3, 1).numpy()
     labels = torch.cat([batch.labels for batch in images.epoch(0)])
     assert (labels.numpy() == photos.train.labels[order]).all()

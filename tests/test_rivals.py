@@ -23,6 +23,7 @@ from vggnet import (
     report,
     save,
 )
+from vggnet.adaptations import on_digits
 from vggnet.card import card
 from vggnet.cli import main
 from vggnet.configs import NETS
@@ -33,7 +34,7 @@ from vggnet.initialize import initialize_
 from vggnet.loading import TrainingImages
 from vggnet.modules import FullyConnected, SpatialPyramid
 from vggnet.parts import Dataset, Part
-from vggnet.recipes import at_384, jittered, on_digits, rival_256
+from vggnet.recipes import at_384, jittered, rival_256
 from vggnet.reproduce import reproduce
 from vggnet.rivals import RIVALS, SIDE_WEIGHT, Rival, beside
 from vggnet.step import Parallel, Step

@@ -19,15 +19,16 @@ import pytest
 import torch
 from PIL import Image
 
-from vggnet import RunError, build, save, speed
+from vggnet import RunError, build, save, speed, turns
 from vggnet.accounting import account
 from vggnet.cli import main
 from vggnet.commands import bench
 from vggnet.configs import Config
 from vggnet.kernels.library import OFF, available
+from vggnet.photographs import write_photographs
 from vggnet.rates import PEAK_SIDE, Case, Row, Speed
 from vggnet.readers import processors
-from vggnet.speed import measure, write_photographs
+from vggnet.speed import measure
 
 CPU = torch.device("cpu")
 TINY = {"crop": 32, "width": 1 / 16, "num_classes": 10}
@@ -128,12 +129,12 @@ def test_ways_take_turns() -> None:
     def call(name: str) -> Callable[[], object]:
         return lambda: called.append(name)
 
-    times, memory = speed._turns({name: call(name) for name in "abc"}, CPU, 0.0)
+    times, memory = turns.turns({name: call(name) for name in "abc"}, CPU, 0.0)
     assert "".join(called) == "abc" + "abccbaabc"
     assert {name: len(found) for name, found in times.items()} == dict.fromkeys("abc", 3)
     assert all(found is not None and found > 0 for found in memory.values())
     called.clear()
-    speed._turns({name: call(name) for name in "ab"}, CPU, 0.01)
+    turns.turns({name: call(name) for name in "ab"}, CPU, 0.01)
     assert called.count("a") == called.count("b") > 4
 
 
@@ -296,7 +297,7 @@ def test_interrupted(
     """In the midst of reading: the files are gone, PyTorch has its threads again."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(speed, "matrix_peak", lambda *_: 1.0)
-    count, seconds, calls = torch.get_num_threads(), speed._seconds, iter(range(100))
+    count, seconds, calls = torch.get_num_threads(), turns.seconds_of, iter(range(100))
     seen: list[Path] = []
 
     def interrupting(way: Callable[[], object], device: torch.device) -> float:
@@ -305,7 +306,7 @@ def test_interrupted(
             os.kill(os.getpid(), number)
         return seconds(way, device)
 
-    monkeypatch.setattr(speed, "_seconds", interrupting)
+    monkeypatch.setattr(turns, "seconds_of", interrupting)
     out = tmp_path / "speed.json"
     arguments = ["bench", "A", "--quick", "--only", "loader", "--threads", "1"]
     assert main([*arguments, "--out", str(out)]) == code
@@ -320,10 +321,10 @@ def test_interrupted(
 def test_out_of_memory_names_what_did_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's own words for a processor's memory, where a batch is too large."""
 
-    def turns(*_: object) -> None:
+    def too_large(*_: object) -> None:
         torch.empty(1 << 60)
 
-    monkeypatch.setattr(speed, "_turns", turns)
+    monkeypatch.setattr(speed, "turns", too_large)
     model = build("A", **TINY)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="out of memory at forward, 32×32, batch 4: leave it out"):
         measure(model, only=["forward"], batch_sizes=[4], seconds=0)

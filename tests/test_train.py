@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from vggnet import Config, InputError, RunError, TrainConfig, build, load, save
+from vggnet.adaptations import adaptation, on_cifar_10, on_digits, on_fashion_mnist
 from vggnet.datasets import digits
 from vggnet.evaluate import evaluate
 from vggnet.initialize import STAGED_LAYERS
@@ -21,15 +22,11 @@ from vggnet.parts import Dataset, Part
 from vggnet.recipes import (
     Plateau,
     a_256,
-    adaptation,
     at_384,
     b_5x5,
     deeper_256,
     in_proportion,
     jittered,
-    on_cifar_10,
-    on_digits,
-    on_fashion_mnist,
     submitted_d,
 )
 from vggnet.runs import RunFolder
@@ -141,7 +138,7 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     values = config(model=replace(NET, batch_norm=batch_norm), learning_rate=1e-3, **options)
     expected = train(values, data, tmp_path / "whole")
     if stop_at % 2:
-        monkeypatch.setattr("vggnet.train._CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr("vggnet.loop._CHECKPOINT_SECONDS", 0.0)
     steps = 0
     step = torch.optim.SGD.step
 

@@ -9,10 +9,10 @@ needs without the weights: archives of 15 MiB at most, written anew after every 
 `progress.json`. The second, on any machine, unpacks the archives of several pieces and writes the
 report into OUT; of a run that two pieces have, the first counts. `--plan` says what a piece takes.
 
-The runs are `recipes.on_fashion_mnist_in_full`'s; with `--data cifar-10:DIR`,
-`recipes.on_cifar_10_in_full`'s (another data set, another `--runs`). D-BN and E-BN are departures,
-beside the grid: see `with_departures`. Validation images decide alone; of the tests none goes back
-into training.
+The runs are `adaptations.on_fashion_mnist_in_full`'s; with `--data cifar-10:DIR`,
+`adaptations.on_cifar_10_in_full`'s (another data set, another `--runs`). D-BN and E-BN are
+departures, beside the grid: see `with_departures`. Validation images decide alone; of the tests
+none goes back into training.
 
 `--small --device cpu` runs the same code on little: its times and errors say nothing.
 """

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 import vggnet
 from vggnet import claims
 from vggnet.cache import PosteriorCache
-from vggnet.evaluate import Measured, combined, mean
+from vggnet.evaluate import combined, mean
 from vggnet.graph import Grid, Row, Run, Settings
 from vggnet.parts import Dataset, Part
+from vggnet.passes import Measured
 from vggnet.reproduce import write_results
 from vggnet.results import weights_of
 from vggnet.runs import METRICS

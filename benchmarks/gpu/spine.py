@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 import vggnet
+from vggnet.adaptations import on_digits
 from vggnet.configs import NETS, Config
 from vggnet.datasets import digits
-from vggnet.recipes import a_256, on_digits
+from vggnet.recipes import a_256
 from vggnet.train import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

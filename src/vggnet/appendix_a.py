@@ -18,11 +18,12 @@ from vggnet.errors import InputError
 from vggnet.evaluate import OnBad
 from vggnet.localize import MERGE, Localiser
 from vggnet.located import Located, of_dense, of_known_class
+from vggnet.loop import OnBadImage
 from vggnet.parts import Dataset
 from vggnet.protocols import multi_scale
 from vggnet.recipes import TrainConfig, Tune, localiser
 from vggnet.scoring import gain_interval, mcnemar
-from vggnet.train import OnBadImage, train
+from vggnet.train import train
 
 RESULTS = "localisation.json"
 Method = Literal["centre-crop", "dense", "crops"]

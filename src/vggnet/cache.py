@@ -13,9 +13,10 @@ import torch
 from vggnet import checkpoint
 from vggnet.distributed import World
 from vggnet.errors import InputError
-from vggnet.evaluate import Measured, OnBad, measure
+from vggnet.evaluate import OnBad, measure
 from vggnet.model import VGG
 from vggnet.parts import Part
+from vggnet.passes import Measured
 from vggnet.protocols import Term
 
 _COSTS = ("forwards", "multiply_adds", "as_crop")

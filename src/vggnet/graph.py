@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vggnet import paper, recipes
+from vggnet.adaptations import adaptation
 from vggnet.configs import TABLE_1, Config
 from vggnet.errors import InputError
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, Term, multi_scale, single_scale
-from vggnet.recipes import Precision, Scale, TrainConfig, Tune, adaptation
+from vggnet.recipes import Precision, Scale, TrainConfig, Tune
 from vggnet.rivals import RIVALS, beside
 
 

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from vggnet.errors import InputError
-from vggnet.evaluate import Measured, Net, check_scales, combined, measure
+from vggnet.evaluate import check_scales, combined, measure
 from vggnet.images import EncodedImage, Pixels, scaled_size
 from vggnet.inference import Fast, engine
 from vggnet.model import VGG
+from vggnet.passes import Measured, Net
 from vggnet.protocols import Averaging, Method, Protocol, Term, single_scale
 from vggnet.storage import EncodedImages, Names, Place, read, stamp
 

@@ -12,16 +12,9 @@ from vggnet import checkpoint
 from vggnet.cache import PosteriorCache
 from vggnet.distributed import World
 from vggnet.errors import InputError
-from vggnet.evaluate import (
-    Measured,
-    OnBad,
-    Posteriors,
-    check_scales,
-    combined,
-    mean,
-    measure,
-)
+from vggnet.evaluate import OnBad, check_scales, combined, mean, measure
 from vggnet.parts import Dataset
+from vggnet.passes import Measured, Posteriors
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
 from vggnet.scoring import Result, confused_pairs
 

@@ -16,13 +16,14 @@ from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
 from vggnet.graph import Grid, Run, Settings, grid
+from vggnet.loop import OnBadImage
 from vggnet.parts import Dataset
 from vggnet.protocols import Term
 from vggnet.readers import default_workers
 from vggnet.results import results_of, weights_of
 from vggnet.runs import read_metrics
 from vggnet.step import Parallel
-from vggnet.train import OnBadImage, best_device, train
+from vggnet.train import best_device, train
 from vggnet.workers import Task, run_all
 
 _ALONE = World()

@@ -12,9 +12,10 @@ from vggnet import __version__, claims, paper
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.configs import TABLE_1, Config
-from vggnet.evaluate import Measured, combined, mean
+from vggnet.evaluate import combined, mean
 from vggnet.graph import Grid, Row, Run, Settings, paper_numbers
 from vggnet.parts import Dataset, Part
+from vggnet.passes import Measured
 from vggnet.protocols import Fusion
 from vggnet.rivals import MEASURED_HERE
 from vggnet.runs import WEIGHTS, read_metrics

@@ -12,7 +12,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,25 +36,21 @@ from vggnet.kernels.training import accelerated
 from vggnet.loading import TrainingImages
 from vggnet.model import VGG
 from vggnet.parts import Dataset, Part
+from vggnet.photographs import PHOTOGRAPH, write_photographs
 from vggnet.rates import FLOPS_A_MULTIPLY_ADD, KINDS, PEAK_SIDE, PEAK_TYPE, Case, Row, Speed, What
 from vggnet.readers import default_workers, processors
 from vggnet.recipes import in_proportion
+from vggnet.turns import seconds_of, turns
 
 SECONDS = 3.0
 """For the rounds of each way that is measured, by default."""
 DENSE = (256, 384, 512)
 """Sides in pixels for a crop of 224; in proportion for others."""
 TRAIN_BATCH = {"cpu": 8, "cuda": 64}
-PHOTOGRAPH = (375, 500)
-"""Height and width in pixels of the files that the loader reads."""
-
-_LEAST_ROUNDS = 3
-_WARM_UP = {"cpu": 1, "cuda": 4}
-"""Calls before the rounds. On a GPU the first ones compile, and record what is run again."""
 _FORWARDS_A_STEP = 3
 _RATE = 1e-6
 """Of learning: the weights hardly move, however many steps are measured."""
-_FILES, _FIELDS = 60, 6
+_FILES = 60
 _LOADED_BATCH = 32
 _EPOCH = 100
 """How often an epoch of the loader has every file: few epochs end in what is measured."""
@@ -123,7 +117,7 @@ def matrix_peak(device: torch.device, seconds: float) -> float:
     best, end = math.inf, time.perf_counter() + seconds
     while best == math.inf or time.perf_counter() < end:
         stopping.check()
-        best = min(best, _seconds(multiply, device))
+        best = min(best, seconds_of(multiply, device))
     return FLOPS_A_MULTIPLY_ADD * side**3 / best / 1e9
 
 
@@ -188,7 +182,7 @@ class _Bench:
 
     def _rows(self, case: Case, seconds: float) -> list[Row]:
         with _memory_of(case):
-            found, memory = _turns(case.ways, self.device, seconds)
+            found, memory = turns(case.ways, self.device, seconds)
         return [Row.of(case, name, times, memory[name]) for name, times in found.items()]
 
     def _cases(self) -> Generator[Case, None, None]:
@@ -279,95 +273,10 @@ class _Bench:
                 images.close()
 
 
-def write_photographs(folder: Path, count: int, seed: int = 0) -> list[str]:
-    """JPEG files of 500×375 with about the bits a pixel of photographs: noise whose amplitude falls
-    with its frequency, colours varying a third as much as light.
-
-    A photograph takes its light and its colours from a few fields of noise, shifted at random: they
-    have no borders.
-
-    Returns:
-        The files' names.
-    """
-    rng = np.random.default_rng(seed)
-    fields = [_noise(PHOTOGRAPH, rng) for _ in range(_FIELDS)]
-
-    def shifted(field: int) -> NDArray[np.float64]:
-        found: NDArray[np.float64]
-        found = np.roll(fields[field], rng.integers(PHOTOGRAPH).tolist(), axis=(0, 1))
-        return found
-
-    names = [f"{i:04}.jpg" for i in range(count)]
-    for name in names:
-        light, *colours = (shifted(field) for field in rng.permutation(_FIELDS)[:4])
-        planes = [127.5 + 50 * light + 16 * colour for colour in colours]
-        pixels = np.stack(planes, axis=2).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / name, quality=80)
-    return names
-
-
-def _noise(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Of standard deviation 1, periodic."""
-    height, width = shape
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / frequency**1.6
-    found: NDArray[np.float64] = np.fft.irfft2(spectrum, s=shape)
-    found /= found.std()
-    return found
-
-
 def _pixels(config: Config, batch: int, side: int, device: torch.device) -> Tensor:
     """Random images, N×C×H×W, uint8; H×W×C in memory, as decoders write them."""
     shape = batch, side, side, config.in_channels
     return torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-
-
-def _turns(
-    ways: Mapping[str, Callable[[], object]], device: torch.device, seconds: float
-) -> tuple[dict[str, list[float]], dict[str, float | None]]:
-    """Of each way the seconds of a call in every round, and the peak memory in MB before them.
-
-    Who comes first changes from round to round, so that none always finds the other's cache.
-    """
-    memory = {}
-    for name, way in ways.items():
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        for _ in range(_WARM_UP[device.type]):
-            _seconds(way, device)
-        memory[name] = _peak_memory(device)
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    names, turn = list(ways), 0
-    end = time.perf_counter() + seconds * len(ways)
-    while turn < _LEAST_ROUNDS or time.perf_counter() < end:
-        stopping.check()
-        for name in names if turn % 2 == 0 else reversed(names):
-            found[name].append(_seconds(ways[name], device))
-        turn += 1
-    return found, memory
-
-
-def _seconds(way: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    way()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    """In MB; see `Row.peak_memory_mb`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
 @contextmanager

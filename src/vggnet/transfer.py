@@ -21,7 +21,8 @@ from tqdm import tqdm
 from vggnet import __version__, checkpoint, paper, svm
 from vggnet.actions import cut_to_boxes
 from vggnet.configs import Config
-from vggnet.descriptors import Recipe, describe_files, width
+from vggnet.descriptorfile import describe_files
+from vggnet.descriptors import Recipe, width
 from vggnet.errors import InputError
 from vggnet.precision import (
     Labels,

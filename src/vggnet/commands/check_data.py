@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from vggnet.adaptations import adaptation
 from vggnet.commands.arguments import DATA
 from vggnet.errors import InputError, RunError
-from vggnet.recipes import adaptation
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

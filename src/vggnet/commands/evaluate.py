@@ -21,8 +21,8 @@ from vggnet.commands.arguments import (
 from vggnet.protocols import Method
 
 if TYPE_CHECKING:
-    from vggnet.evaluate import Posteriors
     from vggnet.parts import Dataset
+    from vggnet.passes import Posteriors
     from vggnet.scoring import Result
 
 

@@ -61,10 +61,10 @@ def run(args: argparse.Namespace) -> None:
     if args.scales is not None:
         scales = numbers("scales", args.scales, "whole numbers of pixels, such as 256,384,512")
 
-    from vggnet import checkpoint, descriptors
+    from vggnet import checkpoint, descriptorfile, descriptors
     from vggnet.distributed import is_first, joined
 
-    descriptors.check(args.out)
+    descriptorfile.check(args.out)
     if scales is None:
         known = checkpoint.read_header(args.weights[0]).provenance.S
         if known is None:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     part = descriptors.images_of(args.images, args.part)
     workers = workers_of(args, part.images, device)
     with joined(device) as world:
-        bad = descriptors.describe_files(
+        bad = descriptorfile.describe_files(
             args.weights,
             part,
             recipe,

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggnet.adaptations import Adaptation, adaptation
 from vggnet.commands.arguments import (
     DATA,
     choose_engine,
@@ -24,15 +25,7 @@ from vggnet.commands.arguments import (
 )
 from vggnet.configs import NETS, Config
 from vggnet.protocols import single_scale
-from vggnet.recipes import (
-    Adaptation,
-    Scale,
-    TrainConfig,
-    a_256,
-    adaptation,
-    as_scale,
-    rival_256,
-)
+from vggnet.recipes import Scale, TrainConfig, a_256, as_scale, rival_256
 from vggnet.rivals import RIVALS, beside
 
 if TYPE_CHECKING:

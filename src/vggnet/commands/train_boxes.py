@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from vggnet.adaptations import adaptation
 from vggnet.commands.arguments import (
     DATA,
     choose_engine,
@@ -17,7 +18,6 @@ from vggnet.commands.arguments import (
     say,
     workers_of,
 )
-from vggnet.recipes import adaptation
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
