@@ -6,11 +6,13 @@
   OpenVINO in float32 and int8, all with PyTorch's number of threads and in turns, round by round;
   a ratio is the median of the rounds' own ratios. int8 is calibrated on four images of noise,
   which decides its scores but not its speed.
+- `memory_mb`, with `--memory`: the largest resident memory (10^6 bytes) of a process that exports
+  D, one for each format and precision; int8 of OpenVINO and ONNX.
 - `errors`: of nets that have learned, top-1 and top-5 error on all test images in float32 and
   int8, calibrated on 128 training images, in both forms; all in one pass over the images.
 
-    .venv/bin/python benchmarks/export.py [--digits WEIGHTS…] [--fashion WEIGHTS…] [--json]
-        [--out FILE] [--rounds 9] [--quick]
+    .venv/bin/python benchmarks/export.py [--digits WEIGHTS…] [--fashion WEIGHTS…] [--memory]
+        [--json] [--out FILE] [--rounds 9] [--quick]
 """
 
 import argparse
@@ -20,7 +22,9 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +33,7 @@ import torch
 
 import vggnet
 from forward import processor
+from peers import ask_once, peak_memory
 from turns import in_turns, ratio
 from vggnet.datasets import open_dataset
 from vggnet.export import Exported, Form, Format, Precision, compare, export, runtimes
@@ -106,6 +111,31 @@ def _way(session: Session, pixels: compare.Batch) -> Callable[[], float]:
     return once
 
 
+def memory(folder: Path, width: float) -> dict[str, float]:
+    """Of each format and precision, the most memory of a process of its own, in MB."""
+    kinds = KINDS | {f"{one} float32": (one, "float32") for one in get_args(Format)}
+    found = {}
+    for name, (format, precision) in kinds.items():
+        answer = ask_once(_exported, format, precision, folder, width, log=folder / "log")
+        found[name] = round(answer["peak"] / 1e6, 1)
+    return found
+
+
+def _exported(
+    format: Format, precision: Precision, folder: Path, width: float, log: Path, parent: Connection
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (256, 341, 3), np.uint8) for _ in range(4)]
+    export(
+        build("D", width=width),
+        folder / f"{format}-{precision}{runtimes.SUFFIXES[format]}",
+        format=format,
+        precision=precision,
+        calibration=noise if precision == "int8" else None,
+    )
+    parent.send({"peak": peak_memory()})
+
+
 def errors(weights: Path, spec: str, folder: Path, n: int) -> dict[str, Any]:
     model, data = vggnet.load(weights), open_dataset(spec)
     if wrong := compare.check_data(model, data):
@@ -153,6 +183,8 @@ def table(result: dict[str, Any]) -> str:
                     f"  {name:20} top-1 {row['top1']:6.2f} % {row['top1_interval']} "
                     f"({row['points_from_pytorch']:+.2f}), top-5 {row['top5']:5.2f} %"
                 )
+    for name, most in result.get("memory_mb", {}).items():
+        lines.append(f"exporting to {name}: {most} MB at most")
     return "\n".join([*lines, f"{result['machine']}, load before {result['load_average_before']}"])
 
 
@@ -160,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--digits", type=Path, nargs="*", default=[], metavar="WEIGHTS")
     parser.add_argument("--fashion", type=Path, nargs="*", default=[], metavar="WEIGHTS")
+    parser.add_argument("--memory", action="store_true", help="of exporting D; some minutes")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="write the JSON here")
@@ -170,7 +203,9 @@ def main() -> None:
     nets += [(path, "fashion-mnist") for path in args.fashion]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = full_size(folder, 2 if args.quick else args.rounds, 1 / 16 if args.quick else 1.0)
+        width = 1 / 16 if args.quick else 1.0
+        found = full_size(folder, 2 if args.quick else args.rounds, width)
+        peaks = {"memory_mb": memory(folder, width)} if args.memory else {}
         counted = {
             f"{spec} {number}": errors(path, spec, folder, 200 if args.quick else 1 << 30)
             for number, (path, spec) in enumerate(nets)
@@ -179,12 +214,14 @@ def main() -> None:
     result = {
         "full_size": found,
         "errors": counted,
+        **peaks,
         "rounds": args.rounds,
         "machine": processor(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "load_average_before": load,
         "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": {
             "vggnet": vggnet.__version__,
             "python": platform.python_version(),

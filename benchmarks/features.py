@@ -1,7 +1,7 @@
 """Named features on the CPU: relu3_3 of net D beside the ways that users of PyTorch take.
 
-Random weights at width 1, the same for everybody; float32; images of 224×224 and 256×256, one and
-eight at a time; PyTorch's threads.
+Random weights at width 1 (`--width`), the same for everybody; float32; images of 224×224 and
+256×256, one and eight at a time; PyTorch's threads.
 
 - `vggnet`: `vggnet.fast(model).activations(images, ["relu3_3"])`, of uint8; the mean is subtracted
   within the time. The map lies channels last.
@@ -36,7 +36,7 @@ that reads the weights from a file and computes one batch of eight at 224:
 - `torch`: Python with PyTorch imported, which is in all of them.
 
     .venv/bin/python benchmarks/features.py [--json] [--out FILE] [--rounds 9] [--threads N]
-        [--quick]
+        [--width 1] [--quick]
 """
 
 import argparse
@@ -283,6 +283,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="write the JSON here")
     parser.add_argument("--threads", type=int, help="PyTorch's number by default")
+    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
     parser.add_argument("--quick", action="store_true", help="narrow, few rounds: does it run?")
     args = parser.parse_args()
     rounds = args.rounds or (2 if args.quick else 9)
@@ -290,7 +291,7 @@ def main() -> None:
         parser.error(f"--rounds {args.rounds}: take 1 or more")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    width = 1 / 8 if args.quick else 1.0
+    width = 1 / 8 if args.quick else args.width
     load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
     memory = peaks(width)
     found, differences, disturbed = speeds(width, rounds)

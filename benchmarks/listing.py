@@ -1,0 +1,89 @@
+"""How long it takes to list a folder of a million images by class, and what the list takes.
+
+Empty files with ImageNet's names, in 1,000 folders, listed and split `--rounds` times; the disk's
+cache is warm. No file is opened. `memory_mb` is what the process has more after the first time than
+before it.
+
+    .venv/bin/python benchmarks/listing.py [--json] [--out FILE] [--rounds 5] [--quick]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import vggnet
+from forward import processor
+from vggnet.folders import read_folder
+
+
+def resident() -> int:
+    """Bytes of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def make(root: Path, classes: int, each: int) -> None:
+    for label in range(classes):
+        folder = root / f"n{label:08}"
+        folder.mkdir()
+        for i in range(each):
+            (folder / f"n{label:08}_{i}.JPEG").touch()
+
+
+def measured(root: Path, rounds: int) -> dict[str, Any]:
+    before, memory = resident(), 0
+    seconds: list[float] = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        folder = read_folder(root)
+        seconds.append(time.perf_counter() - start)
+        memory = memory or resident() - before
+    return {
+        "files": sum(len(part.labels) for part in (folder.train, folder.validation, folder.test)),
+        "seconds": round(statistics.median(seconds), 2),
+        "fastest_and_slowest": [round(min(seconds), 2), round(max(seconds), 2)],
+        "memory_mb": round(memory / 1e6, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="write the JSON here")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a thousand files: does it run?")
+    args = parser.parse_args()
+    load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
+    with tempfile.TemporaryDirectory() as name:
+        make(Path(name), 10 if args.quick else 1000, 100 if args.quick else 1000)
+        found = measured(Path(name), args.rounds)
+    result = found | {
+        "rounds": args.rounds,
+        "command": " ".join(["benchmarks/listing.py", *sys.argv[1:]]),
+        "machine": processor(),
+        "load_average_before": load,
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"vggnet": vggnet.__version__, "python": platform.python_version()},
+    }
+    text = json.dumps(result, indent=1)
+    if args.out:
+        args.out.write_text(text + "\n")
+    if args.json:
+        print(text)
+        return
+    low, high = result["fastest_and_slowest"]
+    print(
+        f"{result['files']:,} files: {result['seconds']} s ({low}–{high}), {result['memory_mb']} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
