@@ -13,6 +13,8 @@ TRAINING, FEATURES = committed("training-avx512-cpu"), committed("features-cpu")
 H200, WEIGHTS = committed("gpu-fast-h200"), committed("gpu-weights-h200")
 SERVE, PROTOCOLS = committed("serve-cpu"), committed("protocols-cpu")
 DATA, EXPORT = committed("data-cpu"), committed("export-cpu")
+FC, NARROW, LISTING = (committed(f"{name}-cpu") for name in ("fc", "features-narrow", "listing"))
+FIRST = committed("first-steps-cpu")["seconds"]
 TRAFFIC, TRAFFIC_256 = committed("traffic-gloo"), committed("traffic-256-gloo")
 
 INT8 = [
@@ -252,6 +254,52 @@ COST = {
             [DATA[key] for key in ("S", "crop", "batch")],
         ),
         ("docs/guide.md", "vggnet weights # {} public files", [len(PUBLISHED)]),
+        ("README.md", "`make demo` takes {} seconds on two cores", [FIRST["make demo"]]),
+        (
+            "README.md",
+            "# {} seconds on two cores, the next one {}",
+            [FIRST["train A"], FIRST["train D"]],
+        ),
+        (
+            "docs/speed.md",
+            "{} MB of transformed weights, made in {} s, and {} MB of buffers at 224 and batch 8",
+            [
+                FC["memory"][key]
+                for key in ("weights_mb", "seconds_to_transform", "buffers_at_batch_8_mb")
+            ],
+        ),
+        ("docs/speed.md", "for `relu3_3` {} MB are.", [FC["memory"]["weights_to_relu3_3_mb"]]),
+        (
+            "docs/features.md",
+            "{} MB up to `relu3_3`, {} MB for",
+            [FC["memory"]["weights_to_relu3_3_mb"], FC["memory"]["weights_mb"]],
+        ),
+        (
+            "docs/features.md",
+            "batch 8 takes it {} times ({}–{}) as long at 224 and {} times ({}–{}) at 256",
+            [
+                number
+                for case in ("b8_224", "b8_256")
+                for number in ratio(NARROW["ratios"][case]["best_cut"])
+            ],
+        ),
+        (
+            "docs/results.md",
+            "A folder of {} files in 1,000 classes is listed in {} s ({}–{}, {} times, page cache "
+            "warm) and takes {} MB more of memory",
+            [
+                LISTING["files"],
+                LISTING["seconds"],
+                *LISTING["fastest_and_slowest"],
+                LISTING["rounds"],
+                LISTING["memory_mb"],
+            ],
+        ),
+        (
+            "docs/results.md",
+            "Exporting to ncnn takes {} MB, to torch {}.",
+            [EXPORT["memory_mb"][f"{way} float32"] for way in ("ncnn", "torch")],
+        ),
     ],
 )
 def test_sentences(page: str, sentence: str, values: Sequence[float]) -> None:

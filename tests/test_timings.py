@@ -187,10 +187,12 @@ def test_exported_nets() -> None:
     for name, *cells in sizes[1:]:
         way = name.replace(" Runtime", "").replace(",", "").lower()
         speeds = [[full[batch]["images_per_second"][way]] for batch in ("batch_1", "batch_8")]
+        speeds.append([EXPORT["memory_mb"][way]])
         difference = [*full[way]["difference"].values()]
         check_row(cells, [[full[way]["megabytes"]], difference, *speeds])
     check_row(
-        sizes[0][3:], [[full[b]["images_per_second"]["pytorch"]] for b in ("batch_1", "batch_8")]
+        sizes[0][3:],
+        [*([full[b]["images_per_second"]["pytorch"]] for b in ("batch_1", "batch_8")), None],
     )
     measured = [(net, net[way]) for net in EXPORT["errors"].values() for way in ("dense", "crop")]
     for cells, (net, found) in zip(errors, measured, strict=True):
@@ -201,6 +203,26 @@ def test_exported_nets() -> None:
             len({found[way]["top1"] for way in ("pytorch", "onnx float32", "openvino float32")})
             == 1
         )
+
+
+def test_weight_files() -> None:
+    (rows,) = tables(section("docs/results.md", "Weight files"))
+    found = committed("files-cpu")
+    for cells, (kind, row) in zip(rows, found["files"].items(), strict=True):
+        assert cells[0] == f"{kind}, `{row['suffix']}`"
+        seconds = [row["seconds"], row["fastest_and_slowest"][1]]
+        check_row(cells[1:], [[row["megabytes"]], seconds, [row["memory_mb"]]])
+
+
+def test_stored_weights() -> None:
+    found = committed("fc-cpu")
+    rows = tables(section("docs/speed.md", "On a CPU"))[-1]
+    assert [cells[0] for cells in rows] == ["bfloat16", "int8"]
+    for fc, *cells in rows:
+        digits = found["digits"][fc]
+        assert digits["top1"] == found["digits"]["float32"]["top1"]
+        values = [ratio(found["speed"][fc]), [found["difference"][fc]]]
+        check_row(cells, [*values, [digits["top1"], digits["decided_otherwise"]]])
 
 
 def test_traffic() -> None:
