@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/digits
+SOAK ?= runs/soak.xml
 
 .PHONY: help test demo docs bench soak format clean
 help:
@@ -43,7 +44,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/serve.py
 
 soak: .venv/installed
-	VGGNET_KILLS=20 VGGNET_FUZZ=100000 VGGNET_CASES=2000 $(BIN)/pytest -m soak
+	VGGNET_KILLS=20 VGGNET_FUZZ=100000 VGGNET_CASES=2000 $(BIN)/pytest -m soak --junit-xml=$(SOAK)
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,11 @@ def kills(folder: Path, count: int) -> None:
 
 
 @pytest.mark.soak
-def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     kills(tmp_path, KILLS)
+    record_property("runs", KILLS)
 
 
 def test_ten_thousand_images(tmp_path: Path) -> None:

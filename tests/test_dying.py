@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,11 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.soak
 def test_killed_at_random_moments_it_ends_as_one_never_killed(
-    data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     often(monkeypatch)
     rng = random.Random(0)
@@ -107,6 +111,7 @@ def test_killed_at_random_moments_it_ends_as_one_never_killed(
                 checkpoint.read_tensors(out / "state.safetensors")
         assert left_in(out) == whole
         if kills >= KILLS:
+            record_property("kills", kills)
             return
     raise AssertionError(f"only {kills} kills came before the end")
 

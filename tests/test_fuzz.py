@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ CHECKED = ("keras-zip", "matlab-packed")
 
 
 @pytest.mark.soak
-def test_mutated_files_are_read_or_refused() -> None:
+def test_mutated_files_are_read_or_refused(
+    record_property: Callable[[str, object], None],
+) -> None:
     script = Path(__file__).parent / "fuzzing.py"
     command = [sys.executable, str(script), "--count", str(INPUTS)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -25,4 +28,4 @@ def test_mutated_files_are_read_or_refused() -> None:
         # Neither is everything refused nor anything at all taken.
         assert counts["refused"] > 0, kind
         assert counts.get("read", 0) > 0 or kind in CHECKED, kind
-    print(f"{INPUTS:,} inputs: {found}")
+        record_property(kind, json.dumps(counts))

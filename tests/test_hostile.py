@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def test_hostile_bodies(server: Serving) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_requests_made_from_the_description(server: Serving, mode: GenerationMode) -> None:
+def test_requests_made_from_the_description(
+    server: Serving, mode: GenerationMode, record_property: Callable[[str, object], None]
+) -> None:
     """Half of the cases keep to the description, the others break it in some place."""
     made: list[int] = []
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
@@ -99,4 +101,5 @@ def test_requests_made_from_the_description(server: Serving, mode: GenerationMod
 
         run()
     assert len(made) >= CASES // 2 * 0.9
+    record_property("requests", len(made))
     assert server.post("/v1/predict", PICTURE).status == 200

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,7 @@ def test_finished_runs_are_used_again(
 
 @pytest.mark.soak
 def test_a_killed_reproduction_ends_as_one_never_killed(
-    whole: tuple[Path, float], tmp_path: Path
+    whole: tuple[Path, float], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     out, seconds = whole
     moments = random.Random(os.environ.get("VGGNET_KILL_SEED", "0"))
@@ -275,6 +276,7 @@ def test_a_killed_reproduction_ends_as_one_never_killed(
         found = files(tmp_path / str(attempt))
         assert {n: data for n, data in found.items() if "/." not in f"/{n}"} == files(out)
         if kills == KILLS:
+            record_property("kills", kills)
             break
         attempt += 1  # done before its time: kill the next one
 
