@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vggnet
-from vggnet.checkpoint import check_writable, write_atomically
 from vggnet.features import GATYS_CONTENT, GATYS_STYLE
+from vggnet.files import check_writable, write_atomically
 from vggnet.images import decode, rescale
 
 MINIMUM = 32

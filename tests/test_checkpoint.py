@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from reference import randomise
 from vggnet import VGG, InputError, RunError, __version__, build, read_header, save
-from vggnet.checkpoint import load, sha256, write_atomically
+from vggnet.checkpoint import load
+from vggnet.files import sha256, write_atomically
 
 SMALL: dict[str, Any] = {"num_classes": 3, "crop": 32, "width": 1 / 16}
 

@@ -156,7 +156,7 @@ def test_errors_are_those_of_the_saved_nets(whole: tuple[Path, float]) -> None:
 
 
 def test_runs_start_where_the_paper_says(whole: tuple[Path, float]) -> None:
-    from vggnet.checkpoint import sha256
+    from vggnet.files import sha256
 
     runs, results = whole[0] / "runs", results_of(whole[0])
     assert {path.name for path in runs.iterdir()} == {run["name"] for run in results["runs"]}

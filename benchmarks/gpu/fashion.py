@@ -32,8 +32,8 @@ from pieces import TESTED, is_done, pack, report, unpack
 import vggnet
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache, note_sha256
-from vggnet.checkpoint import sha256
 from vggnet.datasets import open_dataset
+from vggnet.files import sha256
 from vggnet.graph import Grid, Member, Row, Run, Settings, grid
 from vggnet.parts import Dataset, Part
 from vggnet.protocols import Method, multi_scale

@@ -16,6 +16,7 @@ from vggnet.configs import Boxes
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad
+from vggnet.files import check_writable, sha256, write_atomically
 from vggnet.localize import MERGE, Localiser
 from vggnet.located import Located, of_dense, of_known_class
 from vggnet.loop import OnBadImage
@@ -155,7 +156,7 @@ def reproduce(
         names = checkpoint.read_header(path).provenance.class_names
         if names is not None and names != data.class_names:
             raise InputError(f"{path}: its classes are not those of {data.name}")
-    checkpoint.check_writable(out / RESULTS)
+    check_writable(out / RESULTS)
     crop = checkpoint.read_header(classifiers[0]).config.crop
     rows = rows_of(runs, crop)
     weights: dict[Run, Path] = {}
@@ -186,13 +187,13 @@ def reproduce(
             found = _measure(row, members, data, merge, device, workers, on_bad, progress, world)
             world.wait()  # all have looked
             if world.is_first:
-                checkpoint.write_atomically(kept, partial(_write, found))
+                write_atomically(kept, partial(_write, found))
         measured.append(found)
         log(f"{title(row)}: {_error(found)}")
     results = _results(rows, measured, data, merge)
     if world.is_first:
         text = json.dumps(results, indent=1) + "\n"
-        checkpoint.write_atomically(out / RESULTS, lambda path: path.write_text(text, "utf-8"))
+        write_atomically(out / RESULTS, lambda path: path.write_text(text, "utf-8"))
     return results
 
 
@@ -210,7 +211,7 @@ def _key(row: Row, members: Sequence[Member], data: Dataset, merge: float) -> st
     alone = row.method == "centre-crop"
     what = [data.test.fingerprint, data.flip, row.method, row.known, None if alone else merge]
     for member in members:
-        files = [checkpoint.sha256(path) for path in (member.boxes, member.classifier)]
+        files = [sha256(path) for path in (member.boxes, member.classifier)]
         what.append([*(files[:1] if alone else files), member.Q])
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 

@@ -14,6 +14,7 @@ from vggnet import checkpoint
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad, measure
+from vggnet.files import existing, sha256, write_atomically
 from vggnet.model import VGG
 from vggnet.parts import Part
 from vggnet.passes import Measured
@@ -30,8 +31,8 @@ def note_sha256(weights: Path) -> str:
 
     Weights of the paper's width are half a gigabyte: they need not travel with their results.
     """
-    found = checkpoint.sha256(weights)
-    checkpoint.write_atomically(
+    found = sha256(weights)
+    write_atomically(
         _note_of(weights), lambda temporary: temporary.write_text(f"{found}\n", "ascii")
     )
     return found
@@ -124,10 +125,10 @@ class PosteriorCache:
         elsewhere, as a file beside them has noted it (`note_sha256`)."""
         if not path.exists() and (noted := _note_of(path)).exists():
             return noted.read_text("ascii").strip()
-        status = checkpoint.existing(path).stat()
+        status = existing(path).stat()
         known = path, status.st_size, status.st_mtime_ns
         if known not in self._hashes:
-            self._hashes[known] = checkpoint.sha256(path)
+            self._hashes[known] = sha256(path)
         return self._hashes[known]
 
     def _path(self, file: str, part: Part, term: Term) -> tuple[Path, dict[str, Any]]:

@@ -19,6 +19,7 @@ from vggnet import checkpoint
 from vggnet.descriptors import CHUNK, Recipe, describe, length
 from vggnet.distributed import World
 from vggnet.errors import InputError
+from vggnet.files import check_writable, sha256, write_atomically
 from vggnet.model import VGG
 from vggnet.parts import Part
 from vggnet.predictions import pyarrow
@@ -95,7 +96,7 @@ class DescriptorFile:
             lines = [line.split("\t") for line in self.names.read_text().splitlines()]
             names, labels = [line[0] for line in lines], np.array([int(line[1]) for line in lines])
             save = _npz if self.out.suffix == ".npz" else _parquet
-            checkpoint.write_atomically(self.out, lambda file: save(file, rows, names, labels))
+            write_atomically(self.out, lambda file: save(file, rows, names, labels))
             self.rows.unlink()
         self.done.unlink()
 
@@ -104,7 +105,7 @@ def check(out: Path) -> None:
     """Raises InputError for a name that is of no known form, or cannot be written."""
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: give a name that ends in {', '.join(SUFFIXES)}")
-    checkpoint.check_writable(out)
+    check_writable(out)
     if out.suffix == ".parquet":
         pyarrow(out)
 
@@ -141,7 +142,7 @@ def describe_files(
     models = [checkpoint.load(path).to(device) for path in weights]
     manifest = json.loads(json.dumps(asdict(recipe))) | {
         "nets": [model.config.title for model in models],
-        "weights_sha256": [checkpoint.sha256(path) for path in weights],
+        "weights_sha256": [sha256(path) for path in weights],
         "names_sha256": _names_digest(part),
     }
     file = DescriptorFile(out, manifest, len(part), length(models, recipe))
@@ -200,7 +201,7 @@ def _names_digest(part: Part) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def _npz(

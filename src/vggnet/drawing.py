@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vggnet.checkpoint import check_writable, write_atomically
 from vggnet.errors import InputError
+from vggnet.files import check_writable, write_atomically
 from vggnet.images import Pixels
 
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4")

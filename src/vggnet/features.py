@@ -13,9 +13,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vggnet.checkpoint import existing
 from vggnet.configs import HEAD
 from vggnet.errors import InputError
+from vggnet.files import existing
 from vggnet.formats.torchfile import read_state
 from vggnet.inference import Fast
 from vggnet.model import VGG

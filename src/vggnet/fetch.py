@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from vggnet.checkpoint import check_writable, write_error
 from vggnet.errors import InputError, RunError
+from vggnet.files import check_writable, write_error
 from vggnet.home import cache_home
 from vggnet.hub import config_of, file_of
 from vggnet.published import Checksum, Published

@@ -9,8 +9,8 @@ from typing import Any
 
 from vggnet import checkpoint, weights
 from vggnet.card import Stated, card
-from vggnet.checkpoint import check_writable, write_atomically, write_error
 from vggnet.errors import InputError, RunError
+from vggnet.files import check_writable, write_atomically, write_error
 from vggnet.formats.foreign import TORCHVISION, Preprocessing
 from vggnet.model import VGG
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggnet.checkpoint import write_atomically
 from vggnet.errors import InputError
+from vggnet.files import write_atomically
 from vggnet.storage import EncodedImages, Names
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def write(path: Path, content: Rows) -> None:
     """Writes the file atomically.
 
     Raises:
-        InputError, RunError: as `checkpoint.write_atomically`.
+        InputError, RunError: as `write_atomically`.
     """
     rows, formats, reasons = content
     header = {"format": FORMAT, "formats": formats, "reasons": reasons}

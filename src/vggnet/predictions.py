@@ -13,6 +13,7 @@ from vggnet.cache import PosteriorCache
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad, check_scales, combined, mean, measure
+from vggnet.files import check_writable, write_atomically
 from vggnet.parts import Dataset
 from vggnet.passes import Measured, Posteriors
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
@@ -124,7 +125,7 @@ def check(path: Path) -> None:
         raise InputError(f"{path}: give a name that ends in .npz or .parquet")
     if path.is_dir():
         raise InputError(f"{path}: is a folder: give the name of a file")
-    checkpoint.check_writable(path)
+    check_writable(path)
     if path.suffix == ".parquet":
         pyarrow(path)
 
@@ -178,7 +179,7 @@ def save(path: Path, posteriors: Posteriors, data: Dataset, protocol: Protocol |
         def write(temporary: Path) -> None:
             parquet.write_table(table, temporary)
 
-    checkpoint.write_atomically(path, write)
+    write_atomically(path, write)
 
 
 def confusions(posteriors: Posteriors, data: Dataset) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vggnet import checkpoint, report, roll
+from vggnet import report, roll
 from vggnet.accounting import account
 from vggnet.cache import PosteriorCache
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import check_scales
+from vggnet.files import write_atomically
 from vggnet.graph import Grid, Run, Settings, grid
 from vggnet.loop import OnBadImage
 from vggnet.parts import Dataset
@@ -231,4 +232,4 @@ def _urgency(whole: Grid, name: str) -> float:
 
 
 def _write(path: Path, text: str) -> None:
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vggnet import checkpoint
 from vggnet.augment import ColourPCA
 from vggnet.errors import InputError
+from vggnet.files import write_atomically
 from vggnet.folders import ImageFiles
 from vggnet.parts import Dataset, Part
 from vggnet.storage import EncodedImages, Names
@@ -32,7 +32,7 @@ def write(path: Path, data: Dataset) -> None:
     """Keeps names, labels and colours of the training and validation images, which are in files.
 
     Raises:
-        InputError, RunError: as `checkpoint.write_atomically`.
+        InputError, RunError: as `write_atomically`.
     """
     columns: dict[str, Any] = {
         "mean": np.array(data.mean_rgb),
@@ -52,7 +52,7 @@ def write(path: Path, data: Dataset) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, **columns)
 
-    checkpoint.write_atomically(path, save)
+    write_atomically(path, save)
 
 
 def restored(path: Path | None, data: Dataset) -> Dataset:

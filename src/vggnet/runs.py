@@ -15,6 +15,7 @@ from torch import Tensor
 from vggnet import checkpoint
 from vggnet.distributed import World
 from vggnet.errors import InputError
+from vggnet.files import write_atomically, write_error
 from vggnet.model import VGG, Provenance
 from vggnet.recipes import Plateau
 
@@ -89,7 +90,7 @@ class RunFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise checkpoint.write_error(self.out, error) from None
+            raise write_error(self.out, error) from None
         with _lock(self.out) as ours:
             if not ours:
                 raise InputError(
@@ -122,7 +123,7 @@ class RunFolder:
                     self.metrics.open("w").close()
                 self.save(learner, progress, None)
             except OSError as error:
-                raise checkpoint.write_error(self.out, error) from None
+                raise write_error(self.out, error) from None
             return
         try:
             self._resume(learner, progress)
@@ -167,7 +168,7 @@ class RunFolder:
         self.world.wait()
         if self.world.is_first:
             header |= {"shards": folder, "tensors": list(state)}
-            checkpoint.write_atomically(
+            write_atomically(
                 self.sharded, lambda temporary: temporary.write_text(json.dumps(header))
             )
             self.state.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vggnet.checkpoint import write_atomically
 from vggnet.errors import InputError, RunError
+from vggnet.files import write_atomically
 from vggnet.folders import SUFFIXES
 from vggnet.home import cache_home
 from vggnet.storage import Names, Place, open_file, stamps

@@ -8,9 +8,10 @@ from typing import get_args
 
 import torch
 
-from vggnet import checkpoint, initialize, roll
+from vggnet import initialize, roll
 from vggnet.distributed import World
 from vggnet.errors import InputError
+from vggnet.files import existing, sha256
 from vggnet.loop import OnBadImage, Run
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
@@ -119,7 +120,7 @@ def provenance(config: TrainConfig, data: Dataset, parent: str | Path | None) ->
         seed=config.seed,
         # Through JSON, as it comes back from a file.
         recipe=json.loads(json.dumps(config.to_json())),
-        parent=None if parent is None else checkpoint.sha256(checkpoint.existing(Path(parent))),
+        parent=None if parent is None else sha256(existing(Path(parent))),
     )
 
 

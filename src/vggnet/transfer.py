@@ -24,6 +24,7 @@ from vggnet.configs import Config
 from vggnet.descriptorfile import describe_files
 from vggnet.descriptors import Recipe, width
 from vggnet.errors import InputError
+from vggnet.files import check_writable, sha256, write_atomically
 from vggnet.precision import (
     Labels,
     Rule,
@@ -107,7 +108,7 @@ def transfer(
     version = svm.sklearn().__version__
     if not grid or min(grid) <= 0 or max(grid) == float("inf"):
         raise InputError(f"C {', '.join(map(str, grid))}: give numbers above 0")
-    checkpoint.check_writable(out / "transfer.json")
+    check_writable(out / "transfer.json")
     configs = [checkpoint.read_header(path).config for path in weights]
     task = task.used()
     seen = [task, cut_to_boxes(task)] if task.kind == "voc-action" else [task]
@@ -170,7 +171,7 @@ def transfer(
                 "width": config.width,
                 "trained_on": checkpoint.read_header(path).provenance.dataset,
                 "file": str(path),
-                "sha256": checkpoint.sha256(path),
+                "sha256": sha256(path),
             }
             for path, config in zip(weights, configs, strict=True)
         ],
@@ -330,4 +331,4 @@ def _row(name: str, nets: list[str], length: int, fits: list[dict[str, Any]]) ->
 
 def _write(path: Path, found: dict[str, Any]) -> None:
     text = json.dumps(found, indent=1) + "\n"
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from vggnet import checkpoint
-from vggnet.checkpoint import existing, write_atomically
 from vggnet.configs import Config
 from vggnet.errors import InputError
+from vggnet.files import check_writable, existing, write_atomically
 from vggnet.formats import caffe, keras, matconvnet, timm, torchfile, torchvision
 from vggnet.formats.foreign import TORCHVISION, Foreign, Preprocessing, assemble
 from vggnet.model import VGG
@@ -180,7 +180,7 @@ def convert(
         raise InputError(f"{target}: takes {', '.join(WRITERS)}: choose by the ending")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: is the source itself: choose another name")
-    checkpoint.check_writable(target)
+    check_writable(target)
     model = load(source, preprocessing=preprocessing, class_names=class_names)
     if ending != ".safetensors" and model.config.boxes is not None:
         raise InputError(

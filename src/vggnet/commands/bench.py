@@ -54,7 +54,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from vggnet import rates, speed
-    from vggnet.checkpoint import check_writable, write_atomically
+    from vggnet.files import check_writable, write_atomically
 
     batch_sizes = numbers("batch-sizes", args.batch_sizes, "whole numbers, such as 1,8")
     only = rates.KINDS if args.only is None else args.only.split(",")

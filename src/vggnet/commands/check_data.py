@@ -33,9 +33,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from vggnet.bad_images import BadImages
-    from vggnet.checkpoint import check_writable
     from vggnet.checks import report
     from vggnet.datasets import open_dataset
+    from vggnet.files import check_writable
     from vggnet.index import PARTS, Index, files_of, list_bad
     from vggnet.readers import default_workers
 

@@ -68,8 +68,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from vggnet import checkpoint, predictions
-    from vggnet.checkpoint import check_writable
     from vggnet.distributed import joined
+    from vggnet.files import check_writable
 
     scales = None if args.scales is None else _scales(args.scales)
     if args.out is not None:

@@ -92,15 +92,15 @@ def run(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise InputError(f"top {args.top} is not 1 or more")
 
-    from vggnet import checkpoint
+    from vggnet.files import check_writable, sha256
     from vggnet.pictures import pictures_of
     from vggnet.predict import Predictor
     from vggnet.weights import load
 
     if args.out is not None:
-        checkpoint.check_writable(args.out)
+        check_writable(args.out)
     if args.heatmap is not None:
-        checkpoint.check_writable(args.heatmap / "heatmap.png")
+        check_writable(args.heatmap / "heatmap.png")
     pictures = pictures_of(args.images)
     device = device_of(args)
     choose_engine(args, device)
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     how: dict[str, str | int] = {
         "protocol": str(predictor.protocol),
         "top": min(args.top, model.config.num_classes),
-        "weights_sha256": checkpoint.sha256(args.weights),
+        "weights_sha256": sha256(args.weights),
     }
     _answer(args, predictor, pictures, _Sink(args.out, form, how), device)
 

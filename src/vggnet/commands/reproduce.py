@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> None:
         return
 
     from vggnet import report
-    from vggnet.checkpoint import check_writable
     from vggnet.distributed import joined
+    from vggnet.files import check_writable
     from vggnet.reproduce import reproduce
 
     log = None if args.json else say

@@ -95,14 +95,15 @@ def run(args: argparse.Namespace) -> None:
     config = fitted.fit(replace(a_256(model), model=model) if model.is_vgg else rival_256(model))
     config = replace(config, S=config.S if args.S is None else _train_scale(args.S), **given)
 
-    from vggnet import checkpoint, weights
+    from vggnet import weights
     from vggnet.distributed import joined
+    from vggnet.files import check_writable
     from vggnet.initialize import check
 
     check(config.init)
     device = device_of(args)
     choose_engine(args, device)
-    checkpoint.check_writable(args.out / "weights.safetensors")
+    check_writable(args.out / "weights.safetensors")
     start = None if args.init_from is None else weights.config_of(args.init_from)
     whole = opened(args.data)
     with joined(device) as world:

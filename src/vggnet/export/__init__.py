@@ -22,11 +22,11 @@ from typing import get_args
 
 import torch
 
-from vggnet import checkpoint
 from vggnet.errors import InputError, RunError
 from vggnet.export import compare, int8, layers, ncnn, onnx, openvino, program, runtimes
 from vggnet.export.layers import Form, Precision
 from vggnet.export.runtimes import SUFFIXES, Format
+from vggnet.files import check_writable, write_atomically, write_error
 from vggnet.images import Pixels
 from vggnet.model import VGG
 from vggnet.stopping import stoppable
@@ -97,7 +97,7 @@ def export(
         try:
             _write(model, built, format, form, precision, batches)
         except OSError as error:
-            raise checkpoint.write_error(path, error) from None
+            raise write_error(path, error) from None
         seen = [batch[0].transpose(1, 2, 0) for batch in batches]
         try:
             session = runtimes.load(built)
@@ -156,7 +156,7 @@ def check(path: Path, *, format: str, form: str, precision: str, calibrated: boo
     for file in runtimes.files(path, known):
         if file.is_dir():
             raise InputError(f"{file}: is a folder: give the name of a file")
-        checkpoint.check_writable(file)
+        check_writable(file)
     if known in ("openvino", "ncnn"):
         other = path.with_suffix(SUFFIXES["ncnn" if known == "openvino" else "openvino"])
         if other.exists():
@@ -197,7 +197,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise checkpoint.write_error(path, error) from None
+        raise write_error(path, error) from None
     with folder as name:
         yield Path(name)
 
@@ -230,4 +230,4 @@ def _write(
 
 
 def _move(built: Path, path: Path) -> None:
-    checkpoint.write_atomically(path, lambda temporary: built.replace(temporary))
+    write_atomically(path, lambda temporary: built.replace(temporary))

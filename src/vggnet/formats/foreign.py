@@ -11,6 +11,7 @@ from torch import Tensor
 from vggnet import checkpoint
 from vggnet.configs import FC_CHANNELS, NETS, Config
 from vggnet.errors import InputError
+from vggnet.files import sha256
 from vggnet.imagenet import synset_names
 from vggnet.model import IMAGENET_MEAN, VGG, Provenance
 
@@ -191,7 +192,7 @@ def assemble(
     model.provenance = Provenance(
         class_names=names,
         source=f"{foreign.format}, images {given}, "
-        + (f"sha256 {checkpoint.sha256(path)}" if head else "without its classifier"),
+        + (f"sha256 {sha256(path)}" if head else "without its classifier"),
     )
     return model.eval()
 

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from vggnet.checkpoint import write_atomically
 from vggnet.configs import Config
 from vggnet.errors import InputError
+from vggnet.files import write_atomically
 from vggnet.formats import hdf5, kerasmodel
 from vggnet.formats.foreign import CAFFE, Foreign
 from vggnet.formats.hdf5 import Array, Contents
