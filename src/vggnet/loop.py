@@ -45,7 +45,7 @@ class _UnreadableError(RunError):
     """Images cannot be read, and the run does not go on without them; its state is saved."""
 
 
-class Run:
+class Loop:
     """A net and its optimiser, and how far they have come."""
 
     def __init__(

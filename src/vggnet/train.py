@@ -12,7 +12,7 @@ from vggnet import initialize, roll
 from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.files import existing, sha256
-from vggnet.loop import OnBadImage, Run
+from vggnet.loop import Loop, OnBadImage
 from vggnet.model import VGG, Provenance, empty
 from vggnet.modules import FullyConnected
 from vggnet.parts import Dataset
@@ -101,7 +101,7 @@ def train(
             if workers is None:
                 workers = default_workers(data.train.images, place.type)
             with stoppable() as stop:
-                run = Run(
+                run = Loop(
                     config, data, folder, model, place, stop, workers, on_bad_image, world, parallel
                 )
                 show = progress and world.is_first
