@@ -1,7 +1,10 @@
 """Seconds, rates and bytes in the documentation are those of benchmarks/results, rounded."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -223,6 +226,28 @@ def test_stored_weights() -> None:
         assert digits["top1"] == found["digits"]["float32"]["top1"]
         values = [ratio(found["speed"][fc]), [found["difference"][fc]]]
         check_row(cells, [*values, [digits["top1"], digits["decided_otherwise"]]])
+
+
+def test_the_soak() -> None:
+    (file,) = (ROOT / "benchmarks" / "results").glob("????-??-??-soak.xml")
+    (suite,) = ElementTree.parse(file).getroot()
+    assert {suite.get(kind) for kind in ("errors", "failures", "skipped")} == {"0"}
+    page = section("docs/results.md", "Soak")
+    check_numbers(
+        " ".join(re.findall(r"all (.*) passed in (.*) seconds", page)[0]),
+        [float(suite.attrib[key]) for key in ("tests", "time")],
+    )
+    rows = tables(page)[0]
+    for cells, case in zip(rows, suite, strict=True):
+        found = {one.attrib["name"]: one.attrib["value"] for one in case.iter("property")}
+        if "caffe-old" in found:  # of each kind of files, what became of them
+            counts = [json.loads(kind) for kind in found.values()]
+            assert len(counts) == 16
+            assert all(not one["failures"] for one in counts)
+            number = sum(one["read"] + one["refused"] for one in counts)
+        else:
+            (number,) = (int(count) for count in found.values())
+        check_row(cells[1:], [[number], [float(case.attrib["time"])]])
 
 
 def test_traffic() -> None:
