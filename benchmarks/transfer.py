@@ -67,6 +67,8 @@ CASES = (
     *(Case(GARMENTS, layer, "digits", None, splits=1) for layer in ("relu7", "pool4")),
     *(Case(EIGHTH, layer, "digits", None, splits=1) for layer in ("relu7", "pool4")),
     Case(HALF, "pool4", "fashion-mnist", 1000, MANY),
+    Case(EIGHTH, "relu7", "fashion-mnist", 1000, "1,10,100", splits=1),
+    Case(EIGHTH, "pool4", "fashion-mnist", None, "0.1,1,10,100,1000", splits=1),
 )
 
 
