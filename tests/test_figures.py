@@ -8,8 +8,8 @@ import re
 import pytest
 
 import vggnet
-from documentation import check_numbers, section, tables, text
-from measured import FULL_WIDTH, error, is_measured, of_full_width, results_of
+from documentation import check_numbers, check_sentence, section, tables, text
+from measured import FULL_WIDTH, committed, error, is_measured, of_full_width, results_of
 from vggnet import box_tables
 from vggnet.adaptations import adaptation
 from vggnet.report import table
@@ -116,6 +116,45 @@ def test_fashion_mnist_at_the_papers_width() -> None:
         check_numbers(here, of_full_width(nets, numbers(q), method))
         assert numbers(s) == ([64, 82] if "BN" in nets else [73])
     assert len(shown) == len(FULL_WIDTH)
+
+
+def test_transfer() -> None:
+    """What is in italics has no file, as the page says."""
+    results = committed("transfer-cpu")
+    found = {
+        (row["net"], row["layer"], row["data"], row["per_class"]): row["rows"]
+        for row in results["rows"]
+    }
+    widths = {"1/16": "digits-64-0.0625", "1/8": "digits-32-0.125", "1/2": "digits-32-0.5"}
+    garments, digits = tables(section("docs/transfer.md", "Measured"))
+    counts = {"fashion-mnist": (10, 100, 1000, None), "digits": (10, None)}
+    for data, shown in (("fashion-mnist", garments), ("digits", digits)):
+        for title, length, *cells in shown:
+            layer, _, width = title.partition(", ")
+            net = widths[width.rpartition(" ")[2]] if width else "fashion-mnist-32-0.125"
+            for count, cell in zip(counts[data], cells, strict=True):
+                if not cell or re.fullmatch(r"\*(?!\*).*|\*{3}.*", cell):
+                    continue
+                if title == "raw pixels":
+                    own = (rows for key, rows in found.items() if key[2:] == (data, count))
+                    row = next(own)["raw pixels"]
+                else:
+                    row = found[net, layer, data, count]["D"]
+                spread = row["interval"] if row["sd"] is None else [row["sd"]]
+                check_numbers(cell, [row["value"], *spread])
+                check_numbers(length, [row["length"]])
+    errors = results["nets"]
+    check_sentence(
+        "docs/transfer.md",
+        "1/8 of the paper's width, {} % error on digits (dense, one scale); with `--crop 64 "
+        "--width 0.0625`, as in `make demo`, {} %; with `--width 0.5`, {} %.",
+        [errors[net]["top1"] for net in (widths["1/8"], widths["1/16"], widths["1/2"])],
+    )
+    check_sentence(
+        "docs/transfer.md",
+        "{} epochs on Fashion-MNIST after {} of A, {} % error there",
+        [errors["fashion-mnist-32-0.125"][key] for key in ("epochs", "epochs", "top1")],
+    )
 
 
 @pytest.mark.parametrize(
