@@ -97,8 +97,13 @@ def setting(name: str, first: str, then: str) -> list[float]:
         ),
         (
             "docs/results.md",
-            "width 1/{}, crop {}, {} classes; A from random weights",
-            [1 / results_of("fashion-mnist.json")["width"], 64, 10],
+            "width 1/{}, crop {}, {} classes; the paper's {} runs",
+            [
+                1 / results_of("fashion-mnist.json")["width"],
+                results_of("fashion-mnist.json")["crop"],
+                10,
+                len(RUNS["fashion-mnist"]),
+            ],
         ),
         (
             "docs/results.md",
@@ -142,7 +147,7 @@ def setting(name: str, first: str, then: str) -> list[float]:
         ),
         (
             "docs/results.md",
-            "jittered D from that | | data | {} training, {} validation, {} test images",
+            "classes; the paper's 14 runs | | data | {} training, {} validation, {} test images",
             IMAGES["fashion-mnist"],
         ),
         (
@@ -157,8 +162,12 @@ def setting(name: str, first: str, then: str) -> list[float]:
         ),
         (
             "docs/results.md",
-            "batches of {}; rate {}, {} epochs at most; {} and {} epochs for the runs",
-            setting("fashion-mnist", "D-S73", "D-S110"),
+            "batches of {}; rate {}, {} epochs at most; {} and {} epochs for the runs that start "
+            "from trained nets; {} for B-5x5",
+            [
+                *setting("fashion-mnist", "D-S73", "D-S110"),
+                setting("fashion-mnist", "B-5x5-S73", "D-S110")[1],
+            ],
         ),
         (
             "docs/results.md",

@@ -92,21 +92,22 @@ def test_table_7s_other_nets_on_fashion_mnist() -> None:
         check_numbers(paper, [row["paper"]["top1"]] if row["paper"]["top1"] else [])
 
 
-def test_fashion_mnist_at_an_eighth() -> None:
-    heading = "Fashion-MNIST: Tables 3 and 4 for A, B and D"
-    rows = [*filter(is_measured, results_of("fashion-mnist.json")["rows"])]
-    shown = tables(section("docs/results.md", heading))[1]
-    rows_of = [(3, row[:5]) for row in shown] + [(4, row[:2] + row[5:]) for row in shown[1:]]
-    for number, (net, s, q, here, paper) in rows_of:
-        (row,) = (
-            row
-            for row in rows
-            if (row["table"], row["net"], row["Q"]) == (number, net, numbers(q))
-            and row["S"] in (numbers(s), *numbers(s))
-        )
-        check_numbers(here, error(row))
-        check_numbers(paper, [row["paper"]["top1"]])
-    assert len(rows_of) == len(rows)
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_fashion_mnist_at_an_eighth(number: int) -> None:
+    results = results_of("fashion-mnist.json")
+    assert (results["seed"], results["only"]) == (0, None)
+    lines = [line.rstrip() for line in table(results, number).splitlines()]
+    heading = "Fashion-MNIST: the whole grid at 1/8 of the width"
+    assert "\n".join(lines[lines.index("") + 1 :]) in section("docs/results.md", heading)
+
+
+def test_the_claims_on_fashion_mnist() -> None:
+    heading = "Fashion-MNIST: the whole grid at 1/8 of the width"
+    *_, shown = tables(section("docs/results.md", heading))
+    claims = {
+        (claim["claim"], claim["verdict"]) for claim in results_of("fashion-mnist.json")["claims"]
+    }
+    assert {(claim, verdict) for claim, verdict, *_ in shown} == claims
 
 
 def test_fashion_mnist_at_the_papers_width() -> None:
