@@ -209,7 +209,7 @@ def test_stopped_and_called_again_it_ends_as_one_never_stopped(
     data: Dataset, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in every seventh step, in the middle of it; and one in validation."""
-    module: Any = importlib.import_module("vggnet.train")
+    module: Any = importlib.import_module("vggnet.loop")
     out, steps = tmp_path / "run", 0
     step = module.Step.__call__
     evaluate = module.evaluate
