@@ -9,7 +9,7 @@ help:
 	@echo "make demo    the paper's whole grid on real images: Tables 1-7 and a report"
 	@echo "make test    the gate: format, lint, types, tests"
 	@echo "make docs    the guides and the reference as a site: docs/_site/index.html"
-	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features, the service under load"
+	@echo "make bench   the benchmarks: forward pass, test protocols, reading images, exported nets, other software, features, weight files, a million names, the service under load"
 	@echo "make soak    the long tests: 20 kills each of a reproduction and of a run on photographs, 10 of ranks, 100,000 damaged weight files, 2,000 requests to the service"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment, caches and demo runs"
@@ -41,6 +41,9 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/fc.py
+	$(BIN)/python benchmarks/files.py
+	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/serve.py
 
 soak: .venv/installed

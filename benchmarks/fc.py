@@ -14,15 +14,9 @@
         [--quick]
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 import vggnet
-from forward import processor
+from origin import give, load, origin, parser_of
 from turns import in_turns, ratio
 from vggnet.datasets import open_dataset
 from vggnet.images import rescale
@@ -89,7 +83,8 @@ def speed(width: float, rounds: int) -> dict[str, Any]:
 
 def buffers(net: Fast) -> int:
     """Bytes of what is kept between calls besides weights."""
-    assert isinstance(net, OnCPU), "there is no compiler, or it is no CPU"
+    if not isinstance(net, OnCPU):
+        raise SystemExit("there is no C++ compiler, so PyTorch computes: nothing to measure")
     return net._scratch.bytes
 
 
@@ -125,45 +120,25 @@ def decisions(net: Fast, part: Part, side: int) -> NDArray[np.int64]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = parser_of(__doc__, "narrow, two rounds")
     parser.add_argument("--digits", type=Path, metavar="WEIGHTS", help="of a net trained on them")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="write the JSON here")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="narrow, two rounds: does it run?")
     args = parser.parse_args()
-    load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
+    before = load()
     result: dict[str, Any] = speed(1 / 16, 2) if args.quick else speed(1.0, args.rounds)
     if args.digits is not None:
         result["digits"] = digits(args.digits)
-    result |= {
-        "rounds": args.rounds,
-        "command": " ".join(["benchmarks/fc.py", *sys.argv[1:]]),
-        "machine": processor(),
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": load,
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            "vggnet": vggnet.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    if args.json:
-        print(text)
-        return
-    for fc, row in result["speed"].items():
-        print(
-            f"{fc:10} {row['ms']:7.2f} ms, {row['ratio']} {row['quartiles']} times as fast as "
-            f"float32, scores within {result['difference'][fc]:.1e}"
-        )
-    for fc, row in result.get("digits", {}).items():
-        print(f"{fc:10} digits {row['top1']} %, {row['decided_otherwise']} decided otherwise")
-    print(result["memory"])
+    lines = [
+        f"{fc:10} {row['ms']:7.2f} ms, {row['ratio']} {row['quartiles']} times as fast as "
+        f"float32, scores within {result['difference'][fc]:.1e}"
+        for fc, row in result["speed"].items()
+    ]
+    lines += [
+        f"{fc:10} digits {row['top1']} %, {row['decided_otherwise']} decided otherwise"
+        for fc, row in result.get("digits", {}).items()
+    ]
+    lines.append(str(result["memory"]))
+    give(result | {"rounds": args.rounds} | origin(before), args, lines)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,11 @@ numbers.
     .venv/bin/python benchmarks/files.py [--json] [--out FILE] [--rounds 3] [--quick]
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +21,7 @@ from typing import Any
 import torch
 
 import vggnet
-from forward import processor
+from origin import give, load, origin, parser_of
 from peers import ask_once, peak_memory
 from vggnet import cli
 
@@ -101,43 +96,19 @@ def measured(folder: Path, width: float, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="write the JSON here")
+    parser = parser_of(__doc__, "narrow, once")
     parser.add_argument("--rounds", type=int, default=3, help="how often each file is read")
-    parser.add_argument("--quick", action="store_true", help="narrow, once: does it run?")
     args = parser.parse_args()
-    load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
+    before = load()
+    width, rounds = (1 / 16, 1) if args.quick else (1.0, args.rounds)
     with tempfile.TemporaryDirectory() as name:
-        files = measured(
-            Path(name), 1 / 16 if args.quick else 1.0, 1 if args.quick else args.rounds
-        )
-    result = {
-        "files": files,
-        "rounds": args.rounds,
-        "command": " ".join(["benchmarks/files.py", *sys.argv[1:]]),
-        "machine": processor(),
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": load,
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            "vggnet": vggnet.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    if args.json:
-        print(text)
-        return
-    for kind, row in files.items():
-        print(
-            f"{kind:32} {row['megabytes']:7.1f} MB  {row['seconds']:6.2f} s  "
-            f"{row['memory_mb']:7.1f} MB above the import"
-        )
+        files = measured(Path(name), width, rounds)
+    lines = (
+        f"{kind:32} {row['megabytes']:7.1f} MB  {row['seconds']:6.2f} s  "
+        f"{row['memory_mb']:7.1f} MB above the import"
+        for kind, row in files.items()
+    )
+    give({"files": files, "rounds": rounds} | origin(before), args, lines)
 
 
 if __name__ == "__main__":

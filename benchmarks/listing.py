@@ -7,20 +7,14 @@ before it.
     .venv/bin/python benchmarks/listing.py [--json] [--out FILE] [--rounds 5] [--quick]
 """
 
-import argparse
-import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import vggnet
-from forward import processor
+from origin import give, load, origin, parser_of
 from vggnet.folders import read_folder
 
 
@@ -55,34 +49,16 @@ def measured(root: Path, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="write the JSON here")
+    parser = parser_of(__doc__, "a thousand files")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a thousand files: does it run?")
     args = parser.parse_args()
-    load = [round(value, 2) for value in os.getloadavg()]  # of other work, before ours
+    before = load()
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), 10 if args.quick else 1000, 100 if args.quick else 1000)
         found = measured(Path(name), args.rounds)
-    result = found | {
-        "rounds": args.rounds,
-        "command": " ".join(["benchmarks/listing.py", *sys.argv[1:]]),
-        "machine": processor(),
-        "load_average_before": load,
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"vggnet": vggnet.__version__, "python": platform.python_version()},
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    if args.json:
-        print(text)
-        return
-    low, high = result["fastest_and_slowest"]
-    print(
-        f"{result['files']:,} files: {result['seconds']} s ({low}–{high}), {result['memory_mb']} MB"
-    )
+    low, high = found["fastest_and_slowest"]
+    line = f"{found['files']:,} files: {found['seconds']} s ({low}–{high}), {found['memory_mb']} MB"
+    give(found | {"rounds": args.rounds} | origin(before), args, [line])
 
 
 if __name__ == "__main__":

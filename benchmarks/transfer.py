@@ -10,21 +10,14 @@ alone.
         [--out FILE] [--quick]
 """
 
-import argparse
 import json
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import vggnet
-from forward import processor
+from origin import give, load, origin, parser_of
 
 
 @dataclass(frozen=True)
@@ -124,13 +117,11 @@ def transferred(case: Case, weights: Path, runs: Path, quick: bool) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = parser_of(__doc__, "few images, an epoch")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="their folder")
     parser.add_argument("--only", help="numbers of training images a class, with commas between")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="write the JSON here")
-    parser.add_argument("--quick", action="store_true", help="few images, an epoch: does it run?")
     args = parser.parse_args()
+    before = load()
     chosen = None if args.only is None else {int(n) for n in args.only.split(",")}
     cases = [case for case in CASES if chosen is None or case.per_class in chosen]
     args.runs.mkdir(parents=True, exist_ok=True)
@@ -153,28 +144,14 @@ def main() -> None:
     for case in cases:
         rows.append(transferred(case, weights[case.net], args.runs, args.quick))
         print(case.name, {k: v["value"] for k, v in rows[-1]["rows"].items()}, file=sys.stderr)
-    result = {
-        "nets": nets,
-        "rows": rows,
-        "measure": "mean class recall, percent",
-        "machine": processor(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            "vggnet": vggnet.__version__,
-            "torch": torch.__version__,
-            "scikit-learn": version("scikit-learn"),
-            "python": platform.python_version(),
-        },
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    if args.json:
-        print(text)
-        return
+    lines = []
     for row in rows:
         values = ", ".join(f"{name} {x['value']}±{x['sd']}" for name, x in row["rows"].items())
-        print(f"{row['net']} {row['layer']}, {row['data']}, {row['per_class'] or 'all'}: {values}")
+        count = row["per_class"] or "all"
+        lines.append(f"{row['net']} {row['layer']}, {row['data']}, {count}: {values}")
+    measure = "mean class recall, percent"
+    result = {"nets": nets, "rows": rows, "measure": measure} | origin(before, "scikit-learn")
+    give(result, args, lines)
 
 
 if __name__ == "__main__":

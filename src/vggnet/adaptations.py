@@ -56,11 +56,7 @@ def on_fashion_mnist(recipe: TrainConfig) -> TrainConfig:
     """
     if recipe.model.width >= 1:
         return on_fashion_mnist_in_full(recipe)
-    if recipe.S == in_proportion(256, recipe.model.crop):
-        rate, epochs = recipe.learning_rate / (5 if recipe.model.net == "B-5x5" else 1), 8
-    else:
-        rate, epochs = recipe.learning_rate * 2, 6
-    return replace(recipe, batch_size=128, learning_rate=rate, epochs=epochs, patience=1)
+    return _on_small_images(recipe, epochs=8, later_epochs=6, patience=1)
 
 
 def on_fashion_mnist_in_full(recipe: TrainConfig) -> TrainConfig:
@@ -84,11 +80,19 @@ def on_cifar_10(recipe: TrainConfig) -> TrainConfig:
     """
     if recipe.model.width >= 1:
         return on_cifar_10_in_full(recipe)
-    if recipe.S == in_proportion(256, recipe.model.crop):
-        rate, epochs = recipe.learning_rate / (5 if recipe.model.net == "B-5x5" else 1), 12
-    else:
-        rate, epochs = recipe.learning_rate * 2, 8
-    return replace(recipe, batch_size=128, learning_rate=rate, epochs=epochs, patience=2)
+    return _on_small_images(recipe, epochs=12, later_epochs=8, patience=2)
+
+
+def _on_small_images(
+    recipe: TrainConfig, *, epochs: int, later_epochs: int, patience: int
+) -> TrainConfig:
+    """Batches of 128; `later_epochs` for the runs that start from trained nets."""
+    rate = recipe.learning_rate
+    if recipe.S != in_proportion(256, recipe.model.crop):
+        rate, epochs = rate * 2, later_epochs
+    elif recipe.model.net == "B-5x5":
+        rate /= 5
+    return replace(recipe, batch_size=128, learning_rate=rate, epochs=epochs, patience=patience)
 
 
 def on_cifar_10_in_full(recipe: TrainConfig) -> TrainConfig:

@@ -207,9 +207,11 @@ def _longest_chain(steps: list[Step]) -> str:
 
 def _reading(steps: list[Step]) -> str:
     rate = max(step.images_per_second for step in steps)
+    count = math.ceil(rate / READ_BY_A_WORKER)
+    workers = "1 worker process" if count == 1 else f"{count} worker processes"
     return (
-        f"Reading: up to {rate:,.0f} images a second, {math.ceil(rate / READ_BY_A_WORKER)} worker "
-        f"processes at {READ_BY_A_WORKER:,} JPEGs of 500×375 each."
+        f"Reading: up to {rate:,.0f} images a second, {workers} at {READ_BY_A_WORKER:,} JPEGs of "
+        "500×375 each."
     )
 
 
