@@ -28,7 +28,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 docs: .venv/installed
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_site
@@ -47,7 +47,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/serve.py
 
 soak: .venv/installed
-	VGGNET_KILLS=20 VGGNET_FUZZ=100000 VGGNET_CASES=2000 $(BIN)/pytest -m soak --junit-xml=$(SOAK)
+	VGGNET_KILLS=20 VGGNET_FUZZ=100000 VGGNET_CASES=2000 $(BIN)/pytest -m soak -o faulthandler_timeout=14400 --junit-xml=$(SOAK)
 
 format: .venv/installed
 	$(BIN)/ruff format .

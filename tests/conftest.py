@@ -1,6 +1,7 @@
 """Runs before PyTorch is imported."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from vggnet.home import cache_home
 
 # Two workers share the machine's cores; threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What the tests start gets Ctrl-C, also where a shell in the background has had it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is remembered of data sets goes into a folder that ends with the tests; compiled kernels,
 # which are named by all that they are made from, stay where they are.

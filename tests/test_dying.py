@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from photos import write_photos
 from vggnet import InputError, RunError, checkpoint, roll
@@ -27,6 +29,7 @@ from vggnet.recipes import TrainConfig
 from vggnet.runs import _lock
 from vggnet.train import train
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 KILLS = int(os.environ.get("VGGNET_KILLS", "3"))
 EPOCHS = 3
 CONFIG = TrainConfig(
@@ -74,6 +77,19 @@ def left_in(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
+def forked(*arguments: Any, workers: int) -> multiprocessing.process.BaseProcess:
+    """A training in a process that may be killed."""
+
+    def run() -> None:
+        # tqdm's own lock is shared by all that are forked: killed with it, one would stop the next.
+        tqdm.set_lock(threading.RLock())
+        train(*arguments, workers=workers)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vggnet.loop._CHECKPOINT_SECONDS", 0.0)  # a checkpoint each step
 
@@ -92,10 +108,7 @@ def test_killed_at_random_moments_it_ends_as_one_never_killed(
     for run in range(100 * KILLS):
         out = tmp_path / str(run)
         while True:
-            process = multiprocessing.get_context("fork").Process(
-                target=train, args=(CONFIG, data, out), kwargs={"workers": 1}
-            )
-            process.start()
+            process = forked(CONFIG, data, out, workers=1)
             process.join(rng.uniform(0.02, 1.5))
             if process.exitcode is not None:
                 assert process.exitcode == 0
@@ -121,15 +134,14 @@ def test_nothing_outlives_a_run_that_is_killed(data: Dataset, tmp_path: Path) ->
     """Neither its workers, in whatever moment it dies, nor its lock on the folder."""
     forever = replace(CONFIG, epochs=10_000)
     for delay in (0.0, 0.001, 0.003, 0.01, 0.03, 0.3):
-        process = multiprocessing.get_context("fork").Process(
-            target=train, args=(forever, data, tmp_path / "run"), kwargs={"workers": 2}
-        )
-        process.start()
+        process = forked(forever, data, tmp_path / "run", workers=2)
         assert process.pid is not None
         children: list[int] = []
+        until = time.monotonic() + 60
         while not children:
             children = children_of(process.pid)
             assert process.exitcode is None
+            assert time.monotonic() < until
         time.sleep(delay)
         children = children_of(process.pid)
         os.kill(process.pid, signal.SIGKILL)

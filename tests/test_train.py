@@ -30,6 +30,7 @@ from vggnet.recipes import (
     submitted_d,
 )
 from vggnet.runs import RunFolder
+from vggnet.sgd import SGD
 from vggnet.train import build_for, train
 
 NET = Config("A", num_classes=10, crop=32, width=1 / 16)
@@ -366,6 +367,40 @@ def test_a_cosine_goes_on_to_the_end(data: Dataset, tmp_path: Path) -> None:
     rates = {record["epoch"]: record["learning_rate"] for record in records(tmp_path, "train")}
     assert list(rates.values()) == pytest.approx(expected, rel=1e-9)
     assert len(records(tmp_path, "validation")) == 8
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_step_is_pytorchs(momentum: float) -> None:
+    """To the bit, over rates that change, with one tensor that does not learn."""
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=generator) for shape in ((5, 3), (7,), (2,))]
+    options: dict[str, Any] = {"momentum": momentum, "weight_decay": 5e-4}
+    ours = [value.clone().requires_grad_() for value in values]
+    theirs = [value.clone().requires_grad_() for value in values]
+    optimizer = SGD(ours, 1e-2, **options)
+    reference = torch.optim.SGD(theirs, 1e-2, **options)
+    for rate in (1e-2, 1e-2, 1e-3):
+        optimizer.param_groups[0]["lr"] = reference.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        for own, other in zip(ours[:2], theirs[:2], strict=True):
+            own.grad = torch.randn(own.shape, generator=generator)
+            other.grad = own.grad.clone()
+        optimizer.step()
+        reference.step()
+        assert all(torch.equal(own, other) for own, other in zip(ours, theirs, strict=True))
+    assert torch.equal(ours[2], values[2])
+    assert len(optimizer.state[ours[0]]) == (momentum > 0)
+
+
+def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
+    """PyTorch's, and the computer algebra with it, would take as long as small runs do."""
+    code = (
+        "import sys; from vggnet.cli import main; assert main(sys.argv[1:]) == 0; "
+        "assert not {'torch._dynamo', 'sympy'} & sys.modules.keys()"
+    )
+    arguments = ["train", "digits", "--net", "A", "--crop", "32", "--width", "0.03125"]
+    arguments += ["--epochs", "1", "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
 def test_sizes_are_in_proportion() -> None:

@@ -347,7 +347,12 @@ def empty(config: Config, mean: Sequence[float] | None = None) -> VGG:
     """A net whose weights are allocated but not set, in evaluation mode; `mean` is set."""
     with torch.device("meta"):
         model = VGG(config, mean)
-    model.to_empty(device="cpu")
+    # Not by `to_empty`, whose `empty_like` imports sympy for tensors on the meta device.
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
     for parameter in model.parameters():
         in_large_pages(parameter)
     with torch.no_grad():

@@ -21,6 +21,7 @@ from vggnet.loading import Batch
 from vggnet.model import VGG, empty
 from vggnet.recipes import TrainConfig
 from vggnet.rivals import SIDE_WEIGHT
+from vggnet.sgd import SGD
 
 if TYPE_CHECKING:
     from vggnet.fc_parallel import ParallelHead
@@ -90,17 +91,16 @@ class Step:
                 learning_rate=config.learning_rate,
                 **options,
             )
-            self.optimizer: torch.optim.Optimizer = self._compiled.optimizer
+            self.optimizer: SGD | torch.optim.Optimizer = self._compiled.optimizer
             return
         if world.ranks > 1 and config.tune == "all":
             synchronise_batch_norm(model)
         if self.parallel.fc > 1:
             self.head = _divided_head(model, self.parallel.fc)
         self._net = self._shared(self._function(config))
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             config.learning_rate,
-            fused=True,  # the same to the bit, in one pass over memory
             **options,
         )
 
@@ -124,7 +124,7 @@ class Step:
         ranks, total = len(counts), sum(counts)
         parts = self.parallel.accumulate
         rows = -(-max(counts) // parts)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=batch.labels.device)
         wrong = torch.zeros((), dtype=torch.int64, device=batch.labels.device)
         tensors = batch.images, batch.shifts, batch.labels, batch.boxes
@@ -166,7 +166,8 @@ class Step:
             f"momentum.{name}": self._as_whole(name, buffer)
             for name, parameter in self.model.named_parameters()
             # None before the first step, without momentum, and for layers that do not learn
-            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None
+            if (buffer := self.optimizer.state.get(parameter, {}).get("momentum_buffer"))
+            is not None
         }
         net = {
             f"net.{name}": self._as_whole(name, value)
