@@ -4,10 +4,11 @@
     PYTHONPATH=src python3 benchmarks/gpu/fashion.py OUT --merge FOLDER ...
 
 The first trains and tests the runs of these nets, and those that they start from, several at a time
-on one GPU, in `--runs`; called again there it goes on where time was up. OUT gets what the report
-needs without the weights: archives of 15 MiB at most, written anew after every run, and
-`progress.json`. The second, on any machine, unpacks the archives of several pieces and writes the
-report into OUT; of a run that two pieces have, the first counts. `--plan` says what a piece takes.
+on one GPU, in `--runs`; called again there it goes on where time was up. OUT gets `progress.json`
+and, of each run that is done, an archive of what the report needs, without the weights. Archives
+are kept with the results: the second, on any machine, unpacks those of several pieces and writes
+the report into OUT; of a run that two pieces have, the first counts. `--plan` says what a piece
+takes.
 
 The runs are `adaptations.on_fashion_mnist_in_full`'s; with `--data cifar-10:DIR`,
 `adaptations.on_cifar_10_in_full`'s (another data set, another `--runs`). D-BN and E-BN are
@@ -259,9 +260,13 @@ def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> No
         }
         (args.out / "progress.json").write_text(json.dumps(progress, indent=1) + "\n")
 
+    def keep(run: Run) -> None:
+        if is_done(run, args.runs):
+            pack(run, args.runs, args.out)
+
     def done(name: str) -> None:
         if name.endswith(" tests"):
-            pack(runs, args.runs, args.out)
+            keep(next(run for run in runs if f"{run.name} tests" == name))
 
     left = [run for run in runs if not is_done(run, args.runs)]
     # A run that is done stays a parent; tests first, for what is tested is not lost.
@@ -295,7 +300,9 @@ def work(args: argparse.Namespace, whole: Grid, data: Dataset, end: float) -> No
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    pack(runs, args.runs, args.out)
+    for run in runs:
+        if not (args.out / f"{run.name}.tar.xz").exists():  # of an earlier call
+            keep(run)
     log("all", "end")
 
 

@@ -5,7 +5,6 @@ and more.
 """
 
 import json
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -17,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vggnet
-from vggnet import claims
+from vggnet import checkpoint, claims
 from vggnet.cache import PosteriorCache
 from vggnet.evaluate import combined, mean
+from vggnet.files import write_atomically
 from vggnet.graph import Grid, Row, Run, Settings
 from vggnet.parts import Dataset, Part
 from vggnet.passes import Measured
@@ -28,8 +28,6 @@ from vggnet.results import weights_of
 from vggnet.runs import METRICS
 from vggnet.scoring import ranks
 
-LARGEST = 15 << 20
-"""Bytes of an archive."""
 TESTED = "tested.json"
 """In the folder of a run that is trained and whose posteriors are all there."""
 
@@ -38,51 +36,36 @@ def is_done(run: Run, out: Path) -> bool:
     return (out / "runs" / run.name / TESTED).exists()
 
 
-def pack(runs: Sequence[Run], out: Path, to: Path) -> None:
-    """Archives of what the report needs of the runs that are done."""
-    files: list[Path] = []
-    for run in runs:
-        if is_done(run, out):
-            folder = out / "runs" / run.name
-            weights = json.loads((folder / TESTED).read_text())["weights"]
-            files += [
-                folder / METRICS,
-                folder / TESTED,
-                folder / f"{weights_of(out, run).name}.sha256",
-            ]
-            files += sorted((out / "posteriors").glob(f"{weights[:8]}-*.safetensors"))
-    parts: list[list[Path]] = [[]]
-    size = 0
-    for file in files:
-        own = file.stat().st_size + 1024  # tar's header and filling
-        if parts[-1] and size + own > LARGEST - 10240:
-            parts.append([])
-            size = 0
-        parts[-1].append(file)
-        size += own
-    for number, part in enumerate(parts, start=1):
-        with tarfile.open(to / f"fashion-{number}.tar", "w") as archive:
-            for file in part:
-                archive.add(file, file.relative_to(out))
+def pack(run: Run, out: Path, to: Path) -> None:
+    """An archive of what the report needs of a run that is done, small enough to be committed:
+    posteriors in half precision, which moves them by 1/4096 at most."""
+    folder = out / "runs" / run.name
+    weights = json.loads((folder / TESTED).read_text())["weights"]
+
+    def write(temporary: Path) -> None:
+        with tempfile.TemporaryDirectory() as name, tarfile.open(temporary, "w:xz") as archive:
+            for file in (METRICS, TESTED, f"{weights_of(out, run).name}.sha256"):
+                archive.add(folder / file, f"runs/{run.name}/{file}")
+            for path in sorted((out / "posteriors").glob(f"{weights[:8]}-*.safetensors")):
+                tensors, metadata = checkpoint.read_tensors(path)
+                half = Path(name) / path.name
+                halved = {key: value.half() for key, value in tensors.items()}
+                checkpoint.write_tensors(half, halved, checkpoint.parse_header(path, metadata))
+                archive.add(half, f"posteriors/{path.name}")
+
+    write_atomically(to / f"{run.name}.tar.xz", write)
 
 
 def unpack(folders: Sequence[Path], out: Path) -> None:
     """The archives of several pieces into one folder; a run that is there already stays."""
     for folder in folders:
-        archives = sorted(folder.glob("fashion-*.tar"))
+        archives = sorted(folder.glob("*.tar.xz"))
         if not archives:
-            raise vggnet.InputError(
-                f"{folder}: no fashion-*.tar there: give OUT of an earlier call"
-            )
-        with tempfile.TemporaryDirectory() as name:
-            piece = Path(name)
-            for path in archives:
+            raise vggnet.InputError(f"{folder}: no *.tar.xz there: give OUT of an earlier call")
+        for path in archives:
+            if not (out / "runs" / path.name.removesuffix(".tar.xz")).exists():
                 with tarfile.open(path) as archive:
-                    archive.extractall(piece, filter="data")
-            for run in sorted(piece.glob("runs/*")):
-                if not (out / "runs" / run.name).exists():
-                    shutil.copytree(run, out / "runs" / run.name)
-            shutil.copytree(piece / "posteriors", out / "posteriors", dirs_exist_ok=True)
+                    archive.extractall(out, filter="data")
 
 
 class Rows:
