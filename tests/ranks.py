@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from vggnet import sharded
+from vggnet import loop, sharded
 from vggnet.adaptations import on_digits
 from vggnet.configs import Config
 from vggnet.datasets import digits
@@ -24,8 +24,10 @@ from vggnet.loop import seed_of
 from vggnet.model import build
 from vggnet.parts import Dataset
 from vggnet.protocols import Term
+from vggnet.readers import DiedError
 from vggnet.recipes import TrainConfig, a_256
 from vggnet.step import Parallel, Step
+from vggnet.train import train
 
 FOLDER = Path()
 STEPS, WIDTH = 50, 0.0625
@@ -176,6 +178,18 @@ def dropout(world: World) -> dict[str, Any]:
         torch.manual_seed(seed_of(3, step, world.rank))
         masks.append(torch.nn.functional.dropout(torch.ones(4096), 0.5))
     return {"masks": world.gathered(masks)}
+
+
+def died(world: World) -> dict[str, Any]:
+    """A training of which the last rank loses a reader while all of them validate."""
+
+    def lost(*_: Any, **__: Any) -> Any:
+        raise DiedError("a reader is gone: lower --workers")
+
+    if world.rank == world.ranks - 1:
+        vars(loop)["evaluate"] = lost
+    train(replace(recipe("A"), epochs=1), data(), FOLDER / "died", world=world, progress=False)
+    return {}
 
 
 def main() -> None:

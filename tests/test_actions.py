@@ -217,7 +217,7 @@ def test_another_box_is_another_descriptor(
     path.write_text(path.read_text().replace("<xmax>79<", "<xmax>70<"))
     capsys.readouterr()
     assert main(command) == 2
-    assert "train-box.npy: was begun with names_sha256" in capsys.readouterr().err
+    assert "train-box.npy: was begun with other images" in capsys.readouterr().err
 
 
 def test_a_box_that_reaches_out_is_cut_and_one_outside_is_left_out(

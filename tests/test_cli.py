@@ -112,6 +112,16 @@ def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["single_weights"] for row in rows] == [4800, 9408]
 
 
+@pytest.mark.parametrize("more", [["--crop", "320"], ["--width", "0.5"], ["--num-classes", "10"]])
+def test_the_papers_count_stands_beside_what_it_counts(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info"]) == 0
+    assert "Table 2, millions" in capsys.readouterr().out
+    assert main(["info", *more]) == 0
+    assert "Table 2, millions" not in capsys.readouterr().out
+
+
 def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     main(["info"])
     text = capsys.readouterr().out

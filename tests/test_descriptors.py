@@ -11,13 +11,13 @@ from PIL import Image
 
 import vggnet
 from photos import photo
-from vggnet import InputError, descriptors
+from vggnet import InputError, descriptorfile, descriptors
 from vggnet.cli import main
 from vggnet.datasets import digits
 from vggnet.descriptorfile import describe_files
 from vggnet.descriptors import Recipe, describe, images_of, length
 from vggnet.images import rescale
-from vggnet.model import VGG
+from vggnet.model import VGG, Provenance
 
 OPTIONS = {"num_classes": 10, "crop": 32, "width": 0.0625}
 
@@ -124,6 +124,7 @@ def test_the_files(folder: Path, weights: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "npy" / "f.json").read_text())
     assert manifest["nets"] == ["A"]
     assert manifest["scales"] == [32, 40]
+    assert manifest["unreadable"] == ["broken.jpg"]
     assert sorted(path.name for path in (tmp_path / "npy").iterdir()) == [
         "f.json", "f.names.txt", "f.npy",
     ]  # fmt: skip
@@ -173,6 +174,71 @@ def test_it_goes_on_where_it_was_stopped(
     before = stopped.stat().st_mtime_ns
     describe_files([weights], part, recipe, stopped)  # finished
     assert stopped.stat().st_mtime_ns == before
+
+
+def test_a_deleted_manifest_begins_anew(weights: Path, tmp_path: Path) -> None:
+    """Rows of nobody knows which recipe are not gone on with, whatever their length."""
+    part = images_of("digits", "test")
+    out = tmp_path / "f.npy"
+    for other in (Recipe((32,), flips=False), Recipe((32, 37), over_scales="stack")):
+        file = descriptorfile.DescriptorFile(out, {}, len(part), length([net()], other))
+        file.start(part)
+        rows, done = file.opened()
+        rows[:], done[:2] = 7, 1
+        with pytest.raises(InputError, match=r"delete .*f\.json, .*f\.part\.npy"):
+            describe_files([weights], part, Recipe((32,)), out)
+        file.json.unlink()
+        describe_files([weights], part, Recipe((32,)), out)
+        whole = tmp_path / "whole" / "f.npy"
+        describe_files([weights], part, Recipe((32,)), whole)
+        assert np.array_equal(np.load(out), np.load(whole))
+        out.unlink()
+        file.json.unlink()
+    out.touch()
+    with pytest.raises(InputError, match=r"without f\.json: choose another --out, or delete it"):
+        describe_files([weights], part, Recipe((32,)), out)
+    for text in ("[]", "{"):
+        file.json.write_text(text)
+        with pytest.raises(InputError, match=r"f\.json: does not say how"):
+            describe_files([weights], part, Recipe((32,)), out)
+
+
+def test_a_mended_picture_is_not_forgotten(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 and no more")
+    out = tmp_path / "out" / "f.npy"
+    command = ["features", str(weights), str(folder), "--scales", "32", "--out", str(out)]
+    for _ in range(2):  # a second call says it too
+        assert main(command) == 0
+        found = capsys.readouterr()
+        assert "1 could not be read and have rows of NaN" in found.out
+        assert "left out: " in found.err
+        assert "broken.jpg" in found.err
+    Image.new("RGB", (40, 40)).save(folder / "broken.jpg")
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "with other images, or before some of these were changed" in message
+    for path in out.parent.iterdir():
+        assert str(path) in message
+        path.unlink()
+    assert main(command) == 0
+    assert not np.isnan(np.load(out)).any()
+
+
+def test_nets_of_different_scales(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for scale in (32, 48):
+        model = net()
+        model.provenance = Provenance(S=scale)
+        paths.append(str(tmp_path / f"{scale}.safetensors"))
+        vggnet.save(model, paths[-1])
+    command = ["features", *paths, str(folder), "--out", str(tmp_path / "f.npy")]
+    assert main(command) == 2
+    assert f"32 of {paths[0]}, 48 of {paths[1]}: give --scales" in capsys.readouterr().err
+    assert main([*command, "--scales", "40"]) == 0
 
 
 def test_mistakes(

@@ -234,6 +234,14 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
     record_property("runs", KILLS)
 
 
+def test_one_rank_alone_fails_in_validation(tmp_path: Path) -> None:
+    """Its error is told, and the state from before the validation is there for all."""
+    _, err = done(torchrun(2, str(HERE / "ranks.py"), str(tmp_path), "died"), 1)
+    assert "a reader is gone: lower --workers" in err
+    assert "not enough values to unpack" not in err
+    assert (tmp_path / "died" / "state.json").exists()
+
+
 def test_ten_thousand_images(tmp_path: Path) -> None:
     for ranks in (1, 3):
         done(torchrun(ranks, str(HERE / "ranks.py"), str(tmp_path), "many"))

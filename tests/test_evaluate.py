@@ -1,7 +1,7 @@
 """Every protocol against a literal restatement, one view at a time; what is computed once."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -129,6 +129,13 @@ def test_batches_do_not_change_an_image(
     together = posteriors(model, images, scales=[40])
     monkeypatch.setattr("vggnet.passes._BATCH_IMAGES", 1)
     assert np.abs(posteriors(model, images, scales=[40]) - together).max() < 1e-12
+
+
+def test_no_images_have_no_posteriors() -> None:
+    model = build("A", num_classes=3, crop=32, width=1 / 16)
+    for method in get_args(Method):
+        scales = [32] if method != "centre-crop" else [36]
+        assert posteriors(model, [], scales=scales, method=method).shape == (0, 3)
 
 
 def test_the_model_is_left_in_its_mode(model: VGG, images: list[NDArray[np.uint8]]) -> None:

@@ -97,7 +97,10 @@ def test_the_name_does_not_hang_on_the_place(
     assert (moved.name, moved.test.names) == ("pets", first.test.names)
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar-10", "cifar-100", "imagenet"])
+@pytest.mark.parametrize(
+    "name",
+    ["digits", "digits-on-photos", "fashion-mnist", "cifar-10", "cifar-100", "imagenet"],
+)
 def test_a_folder_is_not_taken_for_a_data_set_that_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

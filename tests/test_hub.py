@@ -229,7 +229,7 @@ def code_of(folder: Path) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("kind", ["names", "no names", "no head", "grey"])
+@pytest.mark.parametrize("kind", ["names", "no names", "no head", "grey", "boxes"])
 def test_the_cards_code_runs(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,12 +244,17 @@ def test_the_cards_code_runs(
             {key: value for key, value in model.state_dict().items() if "fc" not in key}
         )
         model = headless
+    if kind == "boxes":
+        model = vggnet.VGG(vggnet.Config("A", 3, crop=32, width=1 / 16, boxes="pcr")).eval()
     model.save_pretrained(tmp_path)
     monkeypatch.chdir(tmp_path)
     exec(code_of(tmp_path), {})
     printed = capsys.readouterr().out
     if kind == "names":
         assert printed.split()[0] in NAMES
+    if kind == "boxes":
+        assert printed.count("[") == 1 + 1 + 3  # one image's three boxes
+        assert "pipeline_tag: object-detection" in (tmp_path / "README.md").read_text()
     if kind == "no head":
         assert "'relu5_3'" in printed
         assert "torch.Size([1, 8, 1, 1])" in printed

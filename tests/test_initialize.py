@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from reference import randomise
-from vggnet import InputError, build
+from vggnet import VGG, InputError, build
 from vggnet.initialize import STAGED_LAYERS, Init, initialize_, staged_, whole_
+from vggnet.rivals import Rival
 
 SMALL: dict[str, Any] = {"num_classes": 5, "crop": 64, "width": 0.125}
 
@@ -95,6 +96,16 @@ def test_whole_copies_everything_of_the_same_net() -> None:
         assert torch.equal(value, two.state_dict()[key]), key
     with pytest.raises(InputError, match="net D cannot start from weights of net C"):
         whole_(build("D", **SMALL), one)
+
+
+def test_other_classes_keep_their_last_layers() -> None:
+    """fc8, and of GoogLeNet those of the classifiers at its sides."""
+    ten, five = (VGG(Rival("GoogLeNet", n, crop=64, width=1 / 16)) for n in (10, 5))
+    before = {key: value.clone() for key, value in five.state_dict().items()}
+    whole_(five, ten)
+    for key, value in five.state_dict().items():
+        last = key.split(".")[0] in ("fc8", "side1_fc2", "side2_fc2")
+        assert torch.equal(value, before[key] if last else ten.state_dict()[key]), key
 
 
 def test_unknown_init() -> None:

@@ -338,6 +338,32 @@ def test_boxes_from_xml(tmp_path: Path) -> None:
     assert np.array_equal(kept.images[1], data.train.images[0])
 
 
+def test_boxes_are_of_the_image_in_their_folder_alone(tmp_path: Path) -> None:
+    """Files of other classes and parts that are called alike have none of theirs."""
+    data = open_dataset(str(write_photos(tmp_path / "data", {"train": 2, "val": 1, "test": 1})))
+    lines = [f"{part}/class0/000.jpg,1,2,3,4" for part in ("train", "val", "test")]
+    table = tmp_path / "boxes.csv"
+    table.write_text("\n".join(["image,xmin,ymin,xmax,ymax", *lines]))
+    found = with_boxes(data, table)
+    named = [list(part.names or ()) for part in (found.train, found.validation, found.test)]
+    assert named == [[f"{part}/class0/000.jpg"] for part in ("train", "val", "test")]
+
+
+def test_boxes_of_an_objects_parts_are_not_its_own(tmp_path: Path) -> None:
+    """PASCAL VOC has a person's head, hands and feet in `part`."""
+    data = open_dataset(str(write_photos(tmp_path / "data", {"train": 1, "val": 1, "test": 1})))
+    root = tmp_path / "xml"
+    for part in ("train", "val", "test"):
+        xml(root, f"{part}/class0/000", [[1, 2, 30, 40]])
+        path = root / part / "class0" / "000.xml"
+        head = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>7</xmax>"
+        head += "<ymax>8</ymax></bndbox></part></object>"
+        path.write_text(path.read_text().replace("</object>", head))
+    boxes = with_boxes(data, root).train.boxes
+    assert boxes is not None
+    assert boxes[0].tolist() == [[1, 2, 30, 40]]
+
+
 def test_boxes_from_kaggles_table(tmp_path: Path) -> None:
     root = write_photos(tmp_path / "data", {"train": 1, "val": 1, "test": 1})
     for i, path in enumerate(sorted(root.rglob("*.jpg"))):
@@ -375,11 +401,23 @@ def test_wrong_annotations_are_named(tmp_path: Path) -> None:
     ):
         table.write_text(text)
         refused(table, why)
+    kaggle = "ImageId,PredictionString\n"
+    for text, why in (
+        (head + ",1,2,3,4\n", "line 2: names no image: complete it"),
+        ("xmin,ymin,xmax,ymax,image\n1,2,3,4\n", "line 2: names no image"),
+        (kaggle + "class0/000\n", "line 2: names no box: complete it"),
+        (kaggle + "class0/000,\n", "line 2: names no box"),
+        (head + "000.jpg,1,2,3,4\n", r"train/class0/000\.jpg: 6 images are called 000: name the"),
+    ):
+        table.write_text(text)
+        refused(table, why)
     table.write_bytes(b"\xff\xfe\x00")
     refused(table, "cannot be read as a CSV file")
-    (folder / "000.xml").write_text("<annotation>")
+    annotation = folder / "class0" / "000.xml"
+    annotation.parent.mkdir()
+    annotation.write_text("<annotation>")
     refused(folder, r"000\.xml: is no annotation as ImageNet's")
-    (folder / "000.xml").write_text("<annotation/>")
+    annotation.write_text("<annotation/>")
     refused(folder, r"000\.xml: has no box")
     with pytest.raises(InputError, match="are for images in files"):
         with_boxes(open_dataset("digits"), table.with_suffix(".xml"))
@@ -395,6 +433,30 @@ def classifiers(tmp_path: Path) -> list[str]:
                     S=S, class_names=("class0", "class1"))  # fmt: skip
         paths.append(str(path))
     return paths
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_pictures_are_mirrored_as_in_training(
+    flip: bool, classifiers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = vggnet.load(classifiers[0])
+    net.provenance = replace(net.provenance, recipe={"flip": flip})
+    vggnet.save(net, classifiers[0])
+    boxes = VGG(Config("A", 2, crop=CROP, width=0.0625, boxes="pcr"))
+    boxes.provenance = Provenance(S=40)
+    vggnet.save(boxes, tmp_path / "boxes.safetensors")
+    Image.new("RGB", (60, 50)).save(tmp_path / "picture.png")
+    asked: list[dict[str, Any]] = []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        asked.append(options)
+        return localise(*arguments, **options)
+
+    monkeypatch.setattr("vggnet.localize.localise", watched)
+    monkeypatch.chdir(tmp_path)
+    command = ["localize", "picture.png", "--boxes", "boxes.safetensors"]
+    assert main([*command, "--classifier", *classifiers[:1]]) == 0
+    assert [options["flips"] for options in asked] == [flip]
 
 
 def test_the_commands(

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from playwright.sync_api import (
 import vggnet
 from serving import serving
 from vggnet.model import Provenance
+from vggnet.rivals import Rival
 from vggnet.serve import examples
 
 PREDICT = "**/v1/predict*"
@@ -56,6 +58,15 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def server_of_spp() -> Iterator[str]:
+    """Of a net that is not VGG's: its layers are called otherwise, and there are no score maps."""
+    model = vggnet.VGG(Rival("SPP", 10, crop=64, width=1 / 16)).eval()
+    model.provenance = Provenance(S=73)
+    with serving(model) as running:
+        yield running.url
 
 
 @dataclass
@@ -136,7 +147,7 @@ def watched(browser: Browser, server: str) -> Iterator[Watched]:
         ]
     assert not it.complaints
     for sent in it.requests:
-        assert sent.url.startswith((server + "/", "data:", "blob:")), sent.url
+        assert sent.url.startswith((it.server + "/", "data:", "blob:")), sent.url
 
 
 def query(sent: Request) -> dict[str, str]:
@@ -168,6 +179,17 @@ def shown_as(page: Page, answer: dict[str, Any]) -> None:
     for row, found in zip(rows.all(), prediction["classes"], strict=True):
         whole, part = box(row.locator(".bar"))[2], box(row.locator(".bar > span"))[2]
         assert part / whole == pytest.approx(found["posterior"], abs=0.005)
+
+
+def test_another_papers_net(watched: Watched, server_of_spp: str) -> None:
+    watched.server = server_of_spp
+    watched.open()
+    shown_as(watched.page, watched.upload())
+    expect(watched.page.locator("#heat")).to_be_hidden()
+    expect(watched.page.locator('[data-layer="spp"]')).to_have_attribute(
+        "aria-label", re.compile("^spp, spatial pyramid pooling, output")
+    )
+    assert len(watched.posts()) == 1  # no map was asked for
 
 
 SEND = """([kind, bytes, name]) => {

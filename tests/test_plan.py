@@ -124,6 +124,23 @@ def test_this_machine_is_timed() -> None:
     assert 1e7 < speed.testing < 1e13
 
 
+def test_bfloat16_is_not_planned_for_a_cpu() -> None:
+    with pytest.raises(
+        InputError, match="bfloat16 is for training on a GPU: take float32, or plan"
+    ):
+        AtHand("cpu", "bfloat16")
+
+
+@pytest.mark.parametrize("state", ["state.safetensors", "state.json"])  # of one process; of several
+def test_a_run_that_is_begun_is_told(tmp_path: Path, state: str) -> None:
+    whole = grid("imagenet", 1000, True, Settings(only="table 3, A"))
+    folder = tmp_path / "runs" / whole.runs[0].name
+    folder.mkdir(parents=True)
+    assert plan(whole, ILSVRC_2012, tmp_path, Known())[0].status == "to do"
+    (folder / state).touch()
+    assert plan(whole, ILSVRC_2012, tmp_path, Known())[0].status == "started"
+
+
 FILES = Path(__file__).parent.parent / "benchmarks" / "results"
 
 

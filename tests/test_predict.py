@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -180,6 +182,36 @@ def test_heat_maps_are_drawn(weights: str, folder: Path, tmp_path: Path) -> None
         assert np.abs(np.asarray(drawn, float) - np.asarray(image, float)).max() > 10
     # No folder comes out of a class's name.
     assert sum(path.stem.endswith("owl-bird") for path in found) == 1
+
+
+def test_heat_maps_are_drawn_later_too(weights: str, folder: Path, tmp_path: Path) -> None:
+    """Of pictures that are answered already, and after a stop between a map and the next."""
+    out, maps = tmp_path / "p.jsonl", tmp_path / "maps"
+    command = ["predict", weights, str(folder / "b"), "--out", str(out), "--top", "2"]
+    assert main([*command, "--workers", "0"]) == 0
+    before = out.read_bytes()
+    command += ["--heatmap", str(maps), "--workers", "0"]
+    for lost in (None, "000.jpg-2-*.png"):
+        if lost is not None:
+            for path in maps.glob(f"*class1-{lost}"):
+                path.unlink()
+            assert len(list(maps.iterdir())) == 3
+        assert main(command) == 0
+        assert len(list(maps.iterdir())) == 4
+        assert out.read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8(
+    weights: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    try:
+        shutil.copy(folder / "a" / "class0" / "000.jpg", name)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for given in (name, str(tmp_path / "caf*.jpg")):
+        assert main(["predict", weights, given]) == 2
+        assert r"caf\xe9.jpg: its name is not UTF-8: rename it" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(

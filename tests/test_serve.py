@@ -117,6 +117,15 @@ def test_heat_maps_are_predicts(server: Serving) -> None:
     assert b"heatmap" not in server.post("/v1/predict", PICTURE).body
 
 
+def test_heat_maps_are_so_many(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vggnet.serve.routes.MOST_MAPS", 1)
+    refused = server.post("/v1/predict?heatmap=true&top=2", PICTURE)
+    assert refused.status == 422
+    assert "top 2 with heatmap: at most 1 classes" in refused.json["error"]
+    assert server.post("/v1/predict?heatmap=true&top=1", PICTURE).status == 200
+    assert server.post("/v1/predict?top=2", PICTURE).status == 200
+
+
 def png(url: str) -> np.ndarray:
     kind, _, data = url.partition(",")
     assert kind == "data:image/png;base64"
@@ -199,6 +208,13 @@ def test_tensors_that_cannot_be(
     response = server.post_json("/v2/models/A/infer", {"inputs": [TENSOR | change]})
     assert response.status == status
     assert words in response.json["error"]
+
+
+def test_an_output_is_named_once(server: Serving) -> None:
+    """However often it is asked for, a list of numbers would be made each time."""
+    asked = {"inputs": [TENSOR], "outputs": [{"name": "scores"}] * 2}
+    response = server.post_json("/v2/models/A/infer", asked)
+    assert (response.status, response.json["error"]) == (422, "outputs: name each once")
 
 
 @pytest.mark.parametrize(

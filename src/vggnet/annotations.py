@@ -6,7 +6,7 @@ calls them; ImageNet's, which count from 0 or from 1, are taken as they are.
 
 import csv
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -47,15 +47,17 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
         raise InputError(
             f"{data.name}: boxes are for images in files, not for this data set: {path}"
         )
+    parts_of = data.train, data.validation, data.test
+    images = [name for part in parts_of for name in part.names or ()]
     if path.is_dir():
         found = _Named(
-            (file.relative_to(path).with_suffix(""), file) for file in path.rglob("*.xml")
+            ((file.relative_to(path).with_suffix(""), file) for file in path.rglob("*.xml")), images
         )
         if not found.known:
             raise InputError(f"{path}: has no .xml files in it")
         read: Callable[[Any], Boxes] = _of_xml
     else:
-        found, read = _Named(_of_table(path)), np.array
+        found, read = _Named(_of_table(path), images), np.array
     parts: dict[str, Any] = {
         name: _located(part, found, read, f"{data.name}: {name}", path)
         for name in ("train", "validation", "test")
@@ -85,17 +87,31 @@ def _located(
 
 
 class _Named:
-    """What belongs to images, by their names without endings."""
+    """What belongs to images, by their names without endings.
 
-    def __init__(self, items: Iterable[tuple[Path, Any]]) -> None:
+    Args:
+        items: names, possibly with folders, and values.
+        images: all names of the data set: where several are called the same, an item's folders
+            have to be theirs.
+    """
+
+    def __init__(self, items: Iterable[tuple[Path, Any]], images: Iterable[str]) -> None:
         self.known: dict[str, list[tuple[PurePosixPath, Any]]] = defaultdict(list)
         for path, value in items:
             self.known[path.name].append((PurePosixPath(path.as_posix()), value))
+        self.called = Counter(PurePosixPath(name).stem for name in images)
 
     def of(self, name: str) -> Any:
         """None where there is nothing."""
         image = PurePosixPath(name)
         found = self.known.get(image.stem, [])
+        if self.called[image.stem] > 1:
+            if image.parent.parts and any(not path.parent.parts for path, _ in found):
+                raise InputError(
+                    f"{name}: {self.called[image.stem]} images are called {image.stem}: name the "
+                    "folder of the one that has these boxes"
+                )
+            found = [one for one in found if _fits(one[0].parent, image.parent)]
         if len(found) < 2:
             return found[0][1] if found else None
         # As many folders as it takes to tell them apart, from the innermost outwards.
@@ -110,9 +126,16 @@ class _Named:
         )
 
 
+def _fits(own: PurePosixPath, images: PurePosixPath) -> bool:
+    """Whether two folders end alike, `dog` and `train/dog`."""
+    fewer = min(len(own.parts), len(images.parts))
+    return own == images or (fewer > 0 and own.parts[-fewer:] == images.parts[-fewer:])
+
+
 def _of_xml(path: Path) -> Boxes:
     try:
-        objects = ElementTree.parse(path).getroot().iter("bndbox")
+        # Not those of an object's parts, a person's head and hands, which PASCAL VOC has too.
+        objects = ElementTree.parse(path).getroot().iterfind("object/bndbox")
         boxes = [[float(found.findtext(name, "")) for name in _CORNERS] for found in objects]
     except (ElementTree.ParseError, ValueError, OSError) as error:
         raise InputError(
@@ -140,8 +163,10 @@ def _of_table(path: Path) -> list[tuple[Path, list[list[float]]]]:
                 if set(COLUMNS) <= set(columns):
                     name, words = row["image"], [row[name] for name in _CORNERS]
                 else:
-                    name, words = row[_KAGGLE[0]], row[_KAGGLE[1]].split()
+                    name, words = row[_KAGGLE[0]], (row[_KAGGLE[1]] or "").split()
                     words = [word for i, word in enumerate(words) if i % 5]
+                if not name or not words:
+                    raise InputError(f"{where}: names no {'box' if name else 'image'}: complete it")
                 try:
                     numbers = [float(word) for word in words]
                     boxes = np.array(numbers).reshape(-1, 4).tolist()

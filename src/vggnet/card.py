@@ -124,7 +124,7 @@ def _metadata(
         library_name="vggnet",
         license=license,
         tags=["vgg", f"vgg-{model.config.title.lower()}", "pytorch", "arxiv:1409.1556"],
-        pipeline_tag="image-classification" if model.config.head else "image-feature-extraction",
+        pipeline_tag=_task(model.config),
         datasets=[_ON_HUB[trained]] if trained in _ON_HUB else None,
         metrics=["error"] if results else None,
         model_name=f"VGG {model.config.title}" if results else None,
@@ -151,6 +151,12 @@ def _metadata(
         or None,
     )
     return str(data.to_yaml())
+
+
+def _task(config: Config) -> str:
+    if config.boxes is not None:
+        return "object-detection"
+    return "image-classification" if config.head else "image-feature-extraction"
 
 
 def _head(model: VGG) -> str:
@@ -188,6 +194,11 @@ def _use(config: Config, repo: str | None) -> str:
         f'    found = model.activations(images, ["{last}", "pool5"])',
         "print({name: value.shape for name, value in found.items()})",
     )
+    boxes = (
+        "    found = model(images)  # centre from the crop's, width, height; in crops",
+        "print(found.view(len(images), -1, 4))",
+    )
+    rest = activations if not config.head else scores if config.boxes is None else boxes
     lines = (
         "import torch",
         "import vggnet",
@@ -195,7 +206,7 @@ def _use(config: Config, repo: str | None) -> str:
         f"model = vggnet.{source}",
         f"images = torch.randint(0, 256, ({shape}), dtype=torch.uint8)  # yours here",
         "with torch.inference_mode():",
-        *(scores if config.head else activations),
+        *rest,
     )
     code = "\n".join(lines)
     return f"## Use\n\n```console\npip install 'vggnet[hub]'\n```\n\n```python\n{code}\n```"

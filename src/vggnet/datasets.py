@@ -186,8 +186,8 @@ def open_dataset(spec: str) -> Dataset:
             those of folders, in their order; images are the files in them and in their subfolders
             that end in one of `folders.SUFFIXES`; hidden files and folders are left out. A mirrored
             image counts as one of its class. The data set is called as its folder is;
-            `digits-folder` if that were `digits`, and so for `fashion-mnist`, `cifar-10`,
-            `cifar-100` and `imagenet`, which are the names of those data sets alone.
+            `digits-folder` if that were `digits`, and so for `digits-on-photos`, `fashion-mnist`,
+            `cifar-10`, `cifar-100` and `imagenet`, which are the names of those data sets alone.
 
             - `train/CLASS/…`, `val/CLASS/…` (or `valid`, `validation`) and `test/CLASS/…`: the
               parts as they are.

@@ -7,7 +7,7 @@ A chunk that is done is on disk: stopped and called again it goes on, on any num
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from vggnet.parts import Part
 from vggnet.predictions import pyarrow
 
 SUFFIXES = (".npy", ".npz", ".parquet")
+IMAGES = "names_sha256", "images_sha256"
+"""In the manifest: names and labels; `Part.fingerprint` but for boxes, which count as in names."""
 _ALONE = World()
 
 
@@ -59,27 +61,53 @@ class DescriptorFile:
         """
         if not self.json.exists():
             if self.out.exists():
-                raise InputError(f"{self.out}: exists, without {self.json.name}: choose another")
+                raise InputError(
+                    f"{self.out}: exists, without {self.json.name}: choose another --out, or "
+                    "delete it"
+                )
             return False
-        known = json.loads(self.json.read_text())
+        known = self._known()
+        files = (self.json, self.out, self.rows, self.done, self.names)
+        there = ", ".join(str(path) for path in files if path.exists())
         for key, value in self.manifest.items():
             if known.get(key) != value:
+                how = f"with {key} {known.get(key)!r}, not {value!r}"
+                if key in IMAGES:
+                    how = "with other images, or before some of these were changed"
                 raise InputError(
-                    f"{self.out}: was begun with {key} {known.get(key)!r}, not {value!r}: choose "
-                    f"another --out, or delete {self.json}"
+                    f"{self.out}: was begun {how}: choose another --out, or delete {there}"
                 )
         return self.out.exists() and not self.rows.exists()
 
+    def unreadable(self) -> list[str]:
+        """Of a finished file: names of the images that have rows of NaN."""
+        return [str(name) for name in self._known().get("unreadable", ())]
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.json.read_text("utf-8"))
+        except ValueError:
+            known = None
+        if not isinstance(known, dict):
+            raise InputError(
+                f"{self.json}: does not say how descriptors were made: choose another --out"
+            )
+        return known
+
     def start(self, part: Part) -> None:
         """Makes room for all rows, where it is not made yet."""
-        if self.rows.exists() and self.done.exists():
+        # What a deleted manifest has left is of who knows which recipe.
+        if self.json.exists() and self.rows.exists() and self.done.exists():
             return
         self.out.parent.mkdir(parents=True, exist_ok=True)
         lines = (f"{part.name(i)}\t{part.labels[i]}\n" for i in range(self.n))
         _write(self.names, "".join(lines))
         np.lib.format.open_memmap(self.rows, "w+", np.float32, (self.n, self.width))
         np.lib.format.open_memmap(self.done, "w+", np.uint8, (-(-self.n // CHUNK),))
-        _write(self.json, json.dumps(self.manifest, indent=1) + "\n")
+        self._write_manifest({})
+
+    def _write_manifest(self, more: dict[str, Any]) -> None:
+        _write(self.json, json.dumps(self.manifest | more, indent=1) + "\n")
 
     def opened(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """The rows, and for each chunk whether it is done; both write to disk."""
@@ -87,16 +115,18 @@ class DescriptorFile:
         done: Any = np.lib.format.open_memmap(self.done, "r+")
         return rows, done
 
-    def finish(self) -> None:
+    def finish(self, part: Part) -> None:
         """Gives the file its form and its name."""
+        rows = np.load(self.rows, mmap_mode="r")
+        unread = np.flatnonzero(np.isnan(rows[:, 0]))
+        self._write_manifest({"unreadable": [part.name(i) for i in unread.tolist()]})
         if self.out.suffix == ".npy":
+            del rows
             self.rows.replace(self.out)
         else:
-            rows = np.load(self.rows, mmap_mode="r")
-            lines = [line.split("\t") for line in self.names.read_text().splitlines()]
-            names, labels = [line[0] for line in lines], np.array([int(line[1]) for line in lines])
+            names = [part.name(i) for i in range(self.n)]
             save = _npz if self.out.suffix == ".npz" else _parquet
-            write_atomically(self.out, lambda file: save(file, rows, names, labels))
+            write_atomically(self.out, lambda file: save(file, rows, names, part.labels))
             self.rows.unlink()
         self.done.unlink()
 
@@ -134,7 +164,8 @@ def describe_files(
         progress: show a bar on a terminal.
 
     Returns:
-        The images that could not be read, with the reason; of this call and this rank.
+        The images that could not be read, with the reason; of this rank, and of this call or, where
+        the file was finished before, of the call that finished it.
 
     Raises:
         InputError: for weights, a recipe or a file that does not fit.
@@ -143,11 +174,13 @@ def describe_files(
     manifest = json.loads(json.dumps(asdict(recipe))) | {
         "nets": [model.config.title for model in models],
         "weights_sha256": [sha256(path) for path in weights],
-        "names_sha256": _names_digest(part),
+        IMAGES[0]: _names_digest(part),
+        IMAGES[1]: replace(part, boxes=None).fingerprint,
     }
     file = DescriptorFile(out, manifest, len(part), length(models, recipe))
     if file.is_finished():
-        return []
+        reason = f"could not be read when {out} was made"
+        return [(name, f"{name}: {reason}") for name in file.unreadable() if world.is_first]
     if world.is_first:
         file.start(part)
     world.wait()
@@ -175,7 +208,7 @@ def describe_files(
     del rows, done
     world.wait()
     if world.is_first:
-        file.finish()
+        file.finish(part)
     world.wait()
     return bad
 

@@ -122,8 +122,8 @@ def combined(found: Mapping[Term, Measured], terms: Sequence[Term]) -> Measured:
     multiply_adds = sum(part.multiply_adds for part in parts)
     crops = {term.Q: found[term] for term in terms if term.method == "multi-crop"}
     for term in terms:
-        if term.method == "dense" and (grid := crops.get(term.Q)) is not None:
-            shared = found[term].as_crop
+        grid = crops.get(term.Q) if term.method == "dense" else None
+        if grid is not None and (shared := found[term].as_crop):
             forwards -= shared
             multiply_adds -= shared * (grid.multiply_adds // grid.forwards)
     return Measured(mean([part.posteriors for part in parts]), forwards, multiply_adds)

@@ -19,7 +19,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 SPLIT_SEED = 14091556
 """Fixed: with another split the errors of two runs on one folder could not be compared."""
 
-_TAKEN = ("digits", "fashion-mnist", "cifar-10", "cifar-100", "imagenet")
+_TAKEN = ("digits", "digits-on-photos", "fashion-mnist", "cifar-10", "cifar-100", "imagenet")
 """Names of data sets that recipes know."""
 _VALIDATION = ("val", "valid", "validation")
 _PARTS = ("train", "training", *_VALIDATION, "test", "testing")

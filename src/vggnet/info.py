@@ -12,6 +12,7 @@ from vggnet.accounting import (
     kernel_arithmetic,
 )
 from vggnet.layers import LRN
+from vggnet.recipes import PAPER_CROP
 from vggnet.rivals import RIVALS
 
 
@@ -39,7 +40,8 @@ def side_by_side(accounts: Sequence[Account]) -> str:
         rows.append([fc, *(f"FC-{width}" for width in widths)])
     rows.append(["parameters", *(f"{net.parameters:,}" for net in accounts)])
     rows.append(["weights", *(f"{net.weights:,}" for net in accounts)])
-    if config.width == 1 and config.num_classes == 1000:
+    same = config.width, config.num_classes, config.crop, config.batch_norm
+    if same == (1, 1000, PAPER_CROP, False):
         millions = (paper.PARAMETERS_MILLIONS[net.config.net] for net in accounts)
         rows.append(["Table 2, millions", *map(str, millions)])
     rows.append(["multiply-adds, G", *(f"{net.multiply_adds / 1e9:.3f}" for net in accounts)])

@@ -99,7 +99,8 @@ def whole_(model: "VGG", source: "VGG") -> None:
     """Copies every layer of a source to a model of the same net, as for S = 384 from 256 (§3.1).
 
     From a source without its classifier, only the convolutions; fc6 to fc8 keep what they have.
-    From one with other classes, or of another kind of output, all but fc8.
+    From one with other classes, or of another kind of output, all but fc8 and, of GoogLeNet, the
+    last layers at its sides.
 
     Raises:
         InputError: when the nets differ.
@@ -116,11 +117,13 @@ def whole_(model: "VGG", source: "VGG") -> None:
 
 
 def _without(model: "VGG", source: "VGG") -> tuple[str, ...]:
-    """What cannot be copied: fc8 of other classes, or all three where the source has none."""
+    """What cannot be copied: layers of other classes, or fc6 to fc8 where the source has none."""
     if not source.config.head:
         return "fc6", "fc7", "fc8"
     old, new = source.config, model.config
-    return ("fc8",) * ((old.num_classes, old.boxes) != (new.num_classes, new.boxes))
+    if (old.num_classes, old.boxes) == (new.num_classes, new.boxes):
+        return ()
+    return ("fc8", *(layers[-1].name for layers in new.sides().values()))
 
 
 def _copy(model: "VGG", source: "VGG", names: list[str]) -> None:

@@ -245,10 +245,12 @@ class Loop:
             with self.stop.at_once() if alone else nullcontext():
                 result = self._validated(part)
         except (Stopped, DiedError, _UnreadableError):
-            self._save(metrics, bar)
+            if alone:  # else it is saved, and the other ranks may not be here
+                self._save(metrics, bar)
             raise
         except InputError as error:  # none can be read, or one is not what it was
-            self._save(metrics, bar)
+            if alone:
+                self._save(metrics, bar)
             raise RunError(
                 f"validation: {error}; is {self.data.name} still there? The same command goes on"
             ) from None

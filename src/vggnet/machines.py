@@ -18,7 +18,7 @@ from vggnet.inference import engine
 from vggnet.initialize import initialize_
 from vggnet.kernels.training import accelerated
 from vggnet.model import empty
-from vggnet.recipes import PAPER_CROP, TrainConfig
+from vggnet.recipes import PAPER_CROP, Precision, TrainConfig
 from vggnet.scaling import Cluster, step_seconds
 
 BACKWARD = 2
@@ -60,11 +60,24 @@ class AtHand:
 
     Args:
         device: cpu or cuda.
+        precision: of the runs.
+
+    Raises:
+        InputError: for bfloat16 on a CPU, where no run takes it.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, precision: Precision = "float32") -> None:
         self.words = device
         self.notes = ["Times are estimates from a few steps a net that were timed just now."]
+        if precision == "bfloat16":
+            if not device.startswith("cuda"):
+                raise InputError(
+                    "precision bfloat16 is for training on a GPU: take float32, or plan for a "
+                    "machine that has one: --on h200"
+                )
+            self.notes.append(
+                "They are timed in float32: compiled, in bfloat16, training is faster."
+            )
         self._found: dict[Config, Speed] = {}
 
     def speed(self, config: TrainConfig) -> Speed:

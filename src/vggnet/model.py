@@ -348,11 +348,11 @@ def empty(config: Config, mean: Sequence[float] | None = None) -> VGG:
     with torch.device("meta"):
         model = VGG(config, mean)
     # Not by `to_empty`, whose `empty_like` imports sympy for tensors on the meta device.
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    for layer in model.modules():
+        for name, parameter in layer.named_parameters(recurse=False):
+            setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
+        for name, buffer in layer.named_buffers(recurse=False):
+            setattr(layer, name, torch.empty(buffer.shape, dtype=buffer.dtype))
     for parameter in model.parameters():
         in_large_pages(parameter)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 from vggnet.errors import InputError
 from vggnet.folders import SUFFIXES, Tree, images_in
 from vggnet.predict import Pictures
-from vggnet.storage import Place, exists, is_file, place_of
+from vggnet.storage import Place, exists, is_file, place_of, utf8
 
 STDIN = "-"
 _LARGEST = 256 << 20
@@ -24,7 +24,7 @@ def pictures_of(specs: Sequence[str]) -> Pictures:
             folders); `-` for one picture from standard input.
 
     Raises:
-        InputError: for what is not there, or a folder without images.
+        InputError: for what is not there, a folder without images, or a name that is not UTF-8.
     """
     places: list[Place | bytes] = []
     names: list[str] = []
@@ -54,4 +54,4 @@ def pictures_of(specs: Sequence[str]) -> Pictures:
             raise InputError(f"{spec}: there is no such file or folder")
     if not places:
         raise InputError(f"{' '.join(specs)}: no file is so called")
-    return Pictures(places, names)
+    return Pictures(places, [utf8(name) for name in names])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vggnet.accounting import account
 from vggnet.checkpoint import read_header
@@ -17,7 +18,7 @@ from vggnet.machines import BACKWARD, Machine
 from vggnet.parts import Dataset
 from vggnet.protocols import single_scale
 from vggnet.recipes import PAPER_CROP
-from vggnet.runs import STATE, WEIGHTS
+from vggnet.runs import SHARDED, STATE, WEIGHTS
 
 READ_BY_A_WORKER = 1043
 """Images a second that one process decodes and crops: JPEGs of 500×375, S = 256, one core of an
@@ -95,7 +96,8 @@ def plan(whole: Grid, facts: Facts, out: Path, machine: Machine) -> list[Step]:
         InputError: when the folder holds weights of another recipe.
     """
     steps = []
-    for run in whole.runs:
+    # Where the machine is this one, each net is timed on it.
+    for run in tqdm(whole.runs, desc="planning", unit="run", disable=None, leave=False):
         config = run.config
         speed = machine.speed(config)
         costs = account(config.model)
@@ -115,7 +117,10 @@ def plan(whole: Grid, facts: Facts, out: Path, machine: Machine) -> list[Step]:
             )
         )
         folder = out / "runs" / run.name
-        finished, started = _is_finished(folder, run), (folder / STATE).exists()
+        finished, started = (
+            _is_finished(folder, run),
+            any((folder / name).exists() for name in (STATE, SHARDED)),
+        )
         seconds = training / speed.training + validation / speed.testing
         parameters = costs.parameters + sum(layer.parameters for layer in costs.sides)
         posteriors = len(whole.terms(run)) * facts.test * facts.num_classes * 4

@@ -199,14 +199,14 @@ def entries(folder: Place) -> list[Entry]:
     """
     if isinstance(folder, Remote):
         return [
-            Entry(_utf8(folder, name), facts["type"] == "directory", False)
+            Entry(utf8(name, folder), facts["type"] == "directory", False)
             for name, facts in listed(folder).items()
             if name and not name.startswith(".")
         ]
     try:
         with os.scandir(folder) as found:
             return [
-                Entry(_utf8(folder, entry.name), _is_folder(entry), entry.is_symlink())
+                Entry(utf8(entry.name, folder), _is_folder(entry), entry.is_symlink())
                 for entry in found
                 if not entry.name.startswith(".")
             ]
@@ -334,10 +334,12 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         raise InputError(f"{entry.path}: cannot be read ({error.strerror}): remove it") from None
 
 
-def _utf8(folder: Place, name: str) -> str:
+def utf8(name: str, folder: Place | None = None) -> str:
+    """The name, which goes into reports; raises InputError for one that cannot."""
     try:
         name.encode()
-    except UnicodeEncodeError:  # it could be in no report
+    except UnicodeEncodeError:
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-        raise InputError(f"{folder}/{shown}: its name is not UTF-8: rename it") from None
+        where = "" if folder is None else f"{folder}/"
+        raise InputError(f"{where}{shown}: its name is not UTF-8: rename it") from None
     return name

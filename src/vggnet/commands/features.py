@@ -43,7 +43,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", default="relu7", help="default: relu7, fc7 after its ReLU")
     parser.add_argument(
         "--scales",
-        help="test scales Q in pixels, separated by commas (default: each net's S, the middle of "
+        help="test scales Q in pixels, separated by commas (default: the nets' S, the middle of "
         "its range where it is jittered)",
     )
     parser.add_argument("--over-scales", default="average", help="average (default) or stack them")
@@ -61,15 +61,12 @@ def run(args: argparse.Namespace) -> None:
     if args.scales is not None:
         scales = numbers("scales", args.scales, "whole numbers of pixels, such as 256,384,512")
 
-    from vggnet import checkpoint, descriptorfile, descriptors
+    from vggnet import descriptorfile, descriptors
     from vggnet.distributed import is_first, joined
 
     descriptorfile.check(args.out)
     if scales is None:
-        known = checkpoint.read_header(args.weights[0]).provenance.S
-        if known is None:
-            raise InputError(f"{args.weights[0]}: does not say its S: give --scales")
-        scales = [single_scale(known)]
+        scales = [_common_scale(args.weights)]
     recipe = descriptors.Recipe(
         tuple(scales), args.layer, args.over_scales, not args.no_flips, not args.no_normalise
     )
@@ -94,3 +91,18 @@ def run(args: argparse.Namespace) -> None:
             print(f"left out: {reason}", file=sys.stderr)
     rest = f"; {len(unread):,} could not be read and have rows of NaN" * bool(unread)
     say(f"descriptors of {len(part):,} images: {args.out}{rest}")
+
+
+def _common_scale(weights: list[Path]) -> int:
+    from vggnet import checkpoint
+
+    scales: dict[int, Path] = {}
+    for path in weights:
+        known = checkpoint.read_header(path).provenance.S
+        if known is None:
+            raise InputError(f"{path}: does not say its S: give --scales")
+        scales.setdefault(single_scale(known), path)
+    if len(scales) > 1:
+        each = ", ".join(f"{scale} of {path}" for scale, path in scales.items())
+        raise InputError(f"the nets' own scales differ, {each}: give --scales")
+    return next(iter(scales))

@@ -85,8 +85,15 @@ def run(args: argparse.Namespace) -> None:
         except InputError as error:
             raise InputError(f"{paths[0]} with {paths[1]}: {error}") from None
         members.append(member)
+    # As `predict` has it: with mirrored pictures unless a net was trained without.
+    recipes = [member.classifier.provenance.recipe or {} for member in members]
     (found,) = localise(
-        members, [image], guesses=args.guesses, windows=args.windows, merge=args.merge
+        members,
+        [image],
+        flips=all(recipe.get("flip", True) for recipe in recipes),
+        guesses=args.guesses,
+        windows=args.windows,
+        merge=args.merge,
     )
     if isinstance(found, InputError):
         raise found

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import sys
+from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -148,7 +150,8 @@ def _answer(
     from vggnet.bad_images import BadImages
 
     names = list(pictures.names)
-    todo = [i for i, name in enumerate(names) if name not in sink.known]
+    known, lacks_maps = frozenset(sink.known), _without_maps(args.heatmap, sink.how["top"])
+    todo = [i for i, name in enumerate(names) if name not in known or lacks_maps(name)]
     rest = pictures.subset(np.array(todo, np.int64))
     folder = args.out.parent if args.out else None
     bad = BadImages(folder / "bad-images.jsonl") if folder is not None else None
@@ -173,9 +176,10 @@ def _answer(
                 else:
                     bad.add(name, str(answer).removeprefix(f"{name}: "))
                 continue
-            sink.write(name, answer)
-            if args.heatmap is not None:
+            if args.heatmap is not None:  # first: what is written counts as done
                 _draw(args, predictor, rest.open(i), name, answer)
+            if name not in known:
+                sink.write(name, answer)
     if unread == len(names):
         raise InputError(f"none of {unread:,} pictures can be read")
     where = f", listed in {bad.path}" if bad is not None and unread else ""
@@ -183,6 +187,25 @@ def _answer(
         say(f"{len(names) - unread:,} pictures: {args.out}")
     if unread:
         print(f"{unread:,} of {len(names):,} pictures could not be read{where}", file=sys.stderr)
+
+
+def _without_maps(folder: Path | None, top: str | int) -> Callable[[str], bool]:
+    """Whether a picture's last map is to be in a folder, and is not."""
+    drawn = sorted(path.name for path in folder.iterdir()) if folder and folder.is_dir() else []
+
+    def lacks(name: str) -> bool:
+        if folder is None:
+            return False
+        wanted = f"{_stem(name)}-{top}-"
+        at = bisect_left(drawn, wanted)
+        return at == len(drawn) or not drawn[at].startswith(wanted)
+
+    return lacks
+
+
+def _stem(name: str) -> str:
+    """No two pictures have one name: folders become part of it."""
+    return name.replace("://", "/").strip("/").replace("/", "-")
 
 
 def _draw(
@@ -196,11 +219,9 @@ def _draw(
 
     view = image.rescaled(predictor.heat_map_scale(args.heatmap_scale))
     maps = predictor.heat_maps(view, answer.labels, image.shape)
-    # No two pictures have one name: folders become part of it.
-    stem = name.replace("://", "/").strip("/").replace("/", "-")
     for place, (label, values) in enumerate(zip(answer.names, maps, strict=True), 1):
         safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in label)[:40]
-        out = args.heatmap / f"{stem}-{place}-{safe}.png"
+        out = args.heatmap / f"{_stem(name)}-{place}-{safe}.png"
         drawing.save_picture(drawing.overlaid(image.pixels(), values), out)
 
 

@@ -141,7 +141,7 @@ def _plan(args: argparse.Namespace, settings: Settings) -> None:
 
     machine: Machine
     if args.on is None:
-        machine = AtHand(device_of(args))
+        machine = AtHand(device_of(args), args.precision)
     else:
         machine = elsewhere(args.on, 1 if args.gpus is None else args.gpus, args.precision)
     without = args.data == plan.ILSVRC_2012.name and not Path(args.data).exists()

@@ -174,7 +174,8 @@ def _say_what_is_random(file: Path, start: Config, model: Config) -> None:
     if not start.head:
         say(f"fc6, fc7 and fc8 start at random: {file} has no classifier")
     elif start.num_classes != model.num_classes:
-        say(f"fc8 starts at random: {file} has {start.num_classes:,} other classes")
+        sides = " (and the last layers at its sides)" * bool(model.sides())
+        say(f"fc8{sides} starts at random: {file} has {start.num_classes:,} other classes")
 
 
 def _train_scale(text: str) -> Scale:

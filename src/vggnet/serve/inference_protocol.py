@@ -94,9 +94,12 @@ def tensor(asked: InferRequest, config: Config, limits: Limits) -> torch.Tensor:
     Raises:
         RefusedError: 422 for other inputs or outputs, 413 for too many images or pixels.
     """
-    for output in asked.outputs or []:
-        if output.name not in OUTPUTS:
-            raise RefusedError(422, f"output {output.name[:80]!r}: take {' or '.join(OUTPUTS)}")
+    names = [output.name for output in asked.outputs or []]
+    for name in names:
+        if name not in OUTPUTS:
+            raise RefusedError(422, f"output {name[:80]!r}: take {' or '.join(OUTPUTS)}")
+    if len(set(names)) < len(names):
+        raise RefusedError(422, "outputs: name each once")
     if len(asked.inputs) != 1 or asked.inputs[0].name != "images":
         raise RefusedError(422, "give one input, 'images'")
     (given,) = asked.inputs

@@ -23,6 +23,10 @@ from vggnet.serve.service import Service, png
 _T = TypeVar("_T")
 
 
+MOST_MAPS = 20
+"""Classes of a picture that get a heat map: each takes as long as some views."""
+
+
 class Routes:
     """What the routes do; their docstrings are the documentation's."""
 
@@ -57,6 +61,7 @@ class Routes:
             },
             "protocols": service.protocols(),
             "layers": service.layers,
+            "heat_maps": service.model.config.is_vgg,
             "limits": {
                 "bytes": limits.body,
                 "pixels": limits.pixels,
@@ -92,6 +97,10 @@ class Routes:
                 options.flips,
             )
             top = min(options.top or TOP, self.service.model.config.num_classes)
+            if options.heatmap and top > MOST_MAPS:
+                raise RefusedError(
+                    422, f"top {top} with heatmap: at most {MOST_MAPS} classes get a map"
+                )
             with self.batcher.place(len(found.pictures)):
                 open_one = partial(
                     self.service.open, predictor=predictor, heat=bool(options.heatmap)

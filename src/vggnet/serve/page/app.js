@@ -222,7 +222,8 @@ function show(record) {
   $("protocol").textContent = `${answer.protocol}. Computed in ${phrase(compute)} ms; `
     + `with ${phrase(queue)} ms of waiting ${phrase(total)} ms in all.`;
   $("status").textContent = `${classes[0].class}, ${percent(classes[0].posterior)}.`;
-  $("classes").hidden = $("heat").hidden = false;
+  $("classes").hidden = false;
+  $("heat").hidden = !model.heat_maps;
   $("hint").hidden = true;
   showHeat();
 }
@@ -240,7 +241,7 @@ function pick() {
 }
 
 async function showHeat() {
-  if (!shown) return;
+  if (!shown || !model.heat_maps) return;
   const on = $("heat-on").checked;
   $("heat-controls").hidden = !on;
   if (!on) {

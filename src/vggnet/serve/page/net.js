@@ -9,6 +9,7 @@ const WIDEST = 36;
 const KINDS = {
   conv: "convolution", pool: "max-pooling", fc: "fully connected",
   lrn: "local response normalisation", bn: "batch normalisation",
+  inception: "Inception", pyramid: "spatial pyramid pooling", mean: "mean pooling",
 };
 
 export const count = (value) => value.toLocaleString("en");
@@ -59,7 +60,7 @@ export function drawNet(root, layers, { onLook, onOpen }) {
       onLook(layer);
     });
     button.addEventListener("click", () => onOpen(layer));
-    const stage = layer.kind === "fc" ? "head" : layer.name.match(/\d+/)[0];
+    const stage = layer.kind === "fc" ? "head" : layer.name.match(/\d+/)?.[0] ?? layer.name;
     if (!groups.has(stage)) groups.set(stage, []);
     groups.get(stage).push({ layer, button });
     return button;
