@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from vggnet import InputError
 from vggnet.bad_images import BadImages
 
 
@@ -50,3 +53,13 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert report.count == 2
     lines = path.read_text().splitlines()
     assert json.loads(lines[-1]) == {"path": "b.jpg", "reason": "broken"}
+
+
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "bad-images.jsonl"
+    path.write_text("\nprecious\n")
+    with pytest.raises(
+        InputError, match=r"would be replaced by the list of bad images, and is none"
+    ):
+        BadImages(path, anew=True)
+    assert path.read_text() == "\nprecious\n"

@@ -140,6 +140,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["net.pth", "net.H5", "net.onnx"])
+def test_a_name_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: save writes safetensors: end the name in"):
+        save(build("A", crop=32, width=1 / 32), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_class_names_are_a_list(tmp_path: Path) -> None:
+    net = build("A", crop=32, width=1 / 32, num_classes=3)
+    with pytest.raises(InputError, match="class names 'abc': give a list"):
+        save(net, tmp_path / "net.safetensors", class_names="abc")
+
+
 @pytest.mark.parametrize("case", DAMAGES)
 def test_a_damaged_file_is_refused_by_name(case: str, model: VGG, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"

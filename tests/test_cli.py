@@ -361,7 +361,8 @@ def test_wrong_words_elsewhere(fails: Callable[..., str], trained: Path, tmp_pat
     save(build("A", num_classes=10, crop=32, width=0.0625), other)
     assert "give --scales" in fails("evaluate", other, "digits")
     save(load(other), other, class_names=list("abcdefghij"))
-    assert "classes are not those" in fails("evaluate", other, "digits", "--scales", "37")
+    said = "its classes, a, b, c, …, are not those of digits, 0, 1, 2, …"
+    assert said in fails("evaluate", other, "digits", "--scales", "37")
     another = ["train", "digits", "--net", "A", "--out", trained, "--seed", 4, *TINY]
     assert "seed 3 instead of 4" in fails(*another)
     (tmp_path / "file").write_text("")

@@ -361,7 +361,7 @@ def test_bad_images_in_the_course_of_a_run(folder: Path, tmp_path: Path) -> None
         "train/class0/003.jpg", "train/class1/001.jpg", "val/class1/001.jpg"
     }  # fmt: skip
     assert all(line["reason"] and line["epoch"] == 0 for line in listed)
-    assert said[-1].startswith("3 images could not be read and were left out: ")
+    assert said[-1].startswith("3 images could not be read, left out: ")
     assert "of 3 images, 1 not readable" in said[0]
     records = lines_of(out / "metrics.jsonl")
     validated = [record for record in records if record["kind"] == "validation"]

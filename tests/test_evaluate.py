@@ -131,6 +131,17 @@ def test_batches_do_not_change_an_image(
     assert np.abs(posteriors(model, images, scales=[40]) - together).max() < 1e-12
 
 
+def test_what_is_no_array_is_refused() -> None:
+    model = build("A", num_classes=3, crop=32, width=1 / 16)
+    for given in (Image.new("RGB", (40, 40)), "a.jpg"):
+        with pytest.raises(
+            InputError, match=f"image 0 is a {type(given).__name__}: expected an arr"
+        ):
+            posteriors(model, [given], scales=[32])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"scales 64: give a list: \[64\]"):
+        posteriors(model, [], scales=64)  # type: ignore[arg-type]
+
+
 def test_no_images_have_no_posteriors() -> None:
     model = build("A", num_classes=3, crop=32, width=1 / 16)
     for method in get_args(Method):

@@ -356,6 +356,11 @@ def test_mistakes_are_named(tmp_path: Path, linear: Path, monkeypatch: pytest.Mo
         PerceptualLoss(model, data_range=2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="takes a list of names: \\['relu3_3'\\]"):
         PerceptualLoss(model, "relu3_3")
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"relu2_2: its weight {weight} is not a number of 0"):
+            PerceptualLoss(model, {"relu2_2": weight})
+    with pytest.raises(InputError, match="the target is a ndarray: give a tensor"):
+        PerceptualLoss(model)(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32).numpy())
     with pytest.raises(InputError, match="no layer 'relu9'"):
         StyleLoss(model, ["relu9"])
     with pytest.raises(InputError, match="layers is empty"):

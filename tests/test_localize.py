@@ -559,7 +559,10 @@ def test_mistakes_are_one_line(
         (["train-boxes", boxes, "digits", *out], "gives boxes"),
         (["train-boxes", *classifiers[:1] * 2, "digits", *out], "the same net and S"),
         (["train-boxes", classifiers[0], "digits", *out], "not known where the objects are"),
-        (["train-boxes", classifiers[0], "digits-on-photos", *out], "its classes are not those"),
+        (
+            ["train-boxes", classifiers[0], "digits-on-photos", *out],
+            "its classes, class0, class1, are not those of digits-on-photos, 0, 1, 2, …",
+        ),
         (["evaluate", boxes, "digits"], "no classes"),
         (["convert", boxes, str(tmp_path / "x.pth")], "gives boxes"),
         (["predict", boxes, str(picture)], "no classes"),

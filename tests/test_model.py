@@ -1,12 +1,15 @@
 """The net against a reference of plain layers, on crops and on larger images."""
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import vggnet
 from reference import classifier, literal_lrn, pool5, randomise
 from vggnet import NETS, VGG, Config, InputError, build
 from vggnet.layers import LRN
@@ -293,6 +296,26 @@ def test_one_seed_gives_one_net() -> None:
     for key, value in one.state_dict().items():
         assert torch.equal(value, same.state_dict()[key])
     assert not torch.equal(one.conv1_1.weight, other.conv1_1.weight)  # type: ignore[union-attr,arg-type]
+
+
+@pytest.mark.parametrize("call", [lambda net: net, vggnet.fast])
+def test_what_is_no_tensor_here_is_refused(call: Callable[[VGG], Callable[[Any], Any]]) -> None:
+    """An array, a picture, a tensor on another device, whose memory kernels would read."""
+    net = call(build("A", **SMALL))
+    with pytest.raises(InputError, match=r"are a ndarray: give a tensor, N×3×H×W; .*permute"):
+        net(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(
+        InputError, match=r"images are on meta, the net on cpu: images\.to\('cpu'\)"
+    ):
+        net(torch.zeros(1, 3, 64, 64, device="meta"))
+
+
+@pytest.mark.parametrize("given", ["net.safetensors", None, nn.Linear(1, 1)])
+def test_fast_takes_nets(given: Any) -> None:
+    with pytest.raises(InputError, match=f"fast takes a VGG, not a {type(given).__name__}"):
+        vggnet.fast(given)
+    with pytest.raises(InputError, match=r"not a OnCPU|not a Plain"):
+        vggnet.fast(vggnet.fast(build("A", **SMALL)))  # type: ignore[arg-type]
 
 
 def test_the_class_can_be_made_without_build() -> None:

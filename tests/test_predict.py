@@ -224,7 +224,7 @@ def test_mistakes_are_one_line(
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     for more, why in (
         ([str(tmp_path / "no.jpg")], "no such file or folder"),
-        ([str(tmp_path / "*.gif")], "no such file or folder"),
+        ([str(tmp_path / "*.gif")], "*.gif: no file is called so"),
         ([str(empty)], "has no images"),
         ([str(broken)], "not an image"),
         ([str(broken), str(broken)], "none of 2 pictures can be read"),

@@ -448,7 +448,7 @@ def test_table_7_is_measured(
     )
     wrong = 100 * float((found.argmax(axis=1) != data.test.labels).mean())
     assert rows["MSRA (1 net)"]["top1"] == pytest.approx(wrong)
-    with pytest.raises(InputError, match="neither a table nor a net"):
+    with pytest.raises(InputError, match=r"neither a table nor a net: .*or with --rivals the nets"):
         grid("digits", 10, False, Settings(only="SPP"))
 
 

@@ -141,9 +141,9 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     if stop_at % 2:
         monkeypatch.setattr("vggnet.loop._CHECKPOINT_SECONDS", 0.0)
     steps = 0
-    step = torch.optim.SGD.step
+    step = SGD.step
 
-    def interrupted(self: torch.optim.SGD, *arguments: Any) -> Any:
+    def interrupted(self: SGD, *arguments: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == stop_at:
@@ -151,7 +151,7 @@ def test_a_stopped_run_ends_as_one_never_stopped(
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", interrupted)
+        patch.setattr(SGD, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(values, data, tmp_path / "stopped")
     with pytest.raises(InputError, match="seed 0 instead of 1"):

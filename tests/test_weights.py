@@ -290,6 +290,11 @@ def test_fine_tuning_another_softwares_net(
     torch.save(Torchvision("vgg16", classes=9, side=1).state_dict(), tmp_path / "vgg16.pth")
     converted = str(tmp_path / "vgg16.safetensors")
     assert main(["convert", str(tmp_path / "vgg16.pth"), converted]) == 0
+    run = tmp_path / "run" / "weights.safetensors"
+    run.parent.mkdir()
+    (run.parent / "metrics.jsonl").touch()
+    assert main(["convert", str(tmp_path / "vgg16.pth"), str(run)]) == 2
+    assert not run.exists()
     sizes = ["--crop", "32", "--width", "0.0625", "--epochs", "1"]
     found = []
     for name, start in (("a", converted), ("b", str(tmp_path / "vgg16.pth"))):

@@ -20,7 +20,7 @@ from vggnet.files import check_writable, sha256, write_atomically
 from vggnet.localize import MERGE, Localiser
 from vggnet.located import Located, of_dense, of_known_class
 from vggnet.loop import OnBadImage
-from vggnet.parts import Dataset
+from vggnet.parts import Dataset, other_classes
 from vggnet.protocols import multi_scale
 from vggnet.recipes import TrainConfig, Tune, localiser
 from vggnet.scoring import gain_interval, mcnemar
@@ -155,7 +155,7 @@ def reproduce(
     for path in classifiers:
         names = checkpoint.read_header(path).provenance.class_names
         if names is not None and names != data.class_names:
-            raise InputError(f"{path}: its classes are not those of {data.name}")
+            raise InputError(f"{path}: {other_classes(names, data)}")
     check_writable(out / RESULTS)
     crop = checkpoint.read_header(classifiers[0]).config.crop
     rows = rows_of(runs, crop)

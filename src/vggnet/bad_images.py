@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vggnet.errors import InputError
+
 
 class BadImages:
     """Writes each image that cannot be read once, with the reason, as a line of JSON.
@@ -15,12 +17,23 @@ class BadImages:
     Args:
         path: the file.
         anew: what an earlier run wrote there is replaced, with the first of this one's.
+
+    Raises:
+        InputError: for a file to be replaced that no run wrote.
     """
 
     def __init__(self, path: str | Path, *, anew: bool = False) -> None:
         self.path = Path(path)
         self._seen: set[str] = set()
-        before = "" if anew else _text(self.path)
+        before = _text(self.path)
+        if anew:
+            lines = [line for line in before.split("\n") if line.strip()]
+            if lines and not _listed(lines[0]):
+                raise InputError(
+                    f"{self.path}: would be replaced by the list of bad images, and is none: "
+                    "give it another name"
+                )
+            before = ""
         self._written = _listed(before)
         self._mode = "w" if anew else "a"
         # A crash may have cut its last line off.

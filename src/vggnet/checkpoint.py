@@ -38,12 +38,16 @@ class Header:
     """Of the vggnet that wrote the file."""
 
 
+_OTHERS = (".pth", ".pt", ".h5", ".hdf5", ".keras", ".caffemodel", ".mat", ".onnx")
+
+
 def save(model: VGG, path: str | Path, **provenance: Any) -> None:
     """Writes a net's weights and everything needed to use them.
 
     Args:
         model: any net; its memory format does not matter.
-        path: the file, usually `….safetensors`; replaced if it exists. Folders are made.
+        path: the file, usually `….safetensors`; replaced if it exists. Folders are made. Not one
+            that ends as another format does.
         provenance: fields of `Provenance` that replace the model's own, such as `class_names`.
 
     Raises:
@@ -52,11 +56,18 @@ def save(model: VGG, path: str | Path, **provenance: Any) -> None:
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if not isinstance(model, VGG):
         raise InputError(f"save takes a VGG, not a {type(model).__name__}: give the net inside it")
+    if Path(path).suffix.lower() in _OTHERS:
+        raise InputError(
+            f"{path}: save writes safetensors: end the name in .safetensors (vggnet convert makes "
+            ".pth and .h5 of that, vggnet export .onnx)"
+        )
     try:
         known = replace(model.provenance, **provenance)
     except TypeError as error:
         raise InputError(f"save: {error}") from None
     names = known.class_names
+    if isinstance(names, str):
+        raise InputError(f"class names {names[:40]!r}: give a list of them")
     if names is not None:
         known = replace(known, class_names=tuple(names))
         if len(names) != model.config.num_classes:

@@ -1,7 +1,8 @@
 """The command line: a table of commands, errors as one line, exit codes.
 
 Exit codes: 0 done; 1 the run failed (the loss is not finite, the disk is full); 2 bad input,
-nothing written; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM): the same command goes on.
+nothing written but the list of bad images; 130 interrupted (Ctrl-C), 143 terminated (SIGTERM): the
+same command goes on.
 """
 
 import argparse

@@ -64,6 +64,8 @@ def posteriors(
         InputError: for a scale below the net's crop, or an image that is no H×W×3 uint8 array.
         RunError: when the net gives scores that are not finite.
     """
+    if isinstance(scales, int):
+        raise InputError(f"scales {scales}: give a list: [{scales}]")
     protocol = Protocol(model.config.title, None, tuple(scales), method, averaging, flips)
     (found,) = measure(
         [model], images, [protocol.terms], workers=workers, fast=fast, progress=progress

@@ -90,6 +90,9 @@ class _Loss(nn.Module):
             raise InputError(f"data_range {data_range!r} is neither 1 (RGB 0–1) nor 255")
         self.net = _frozen(model, layers)
         self.weights = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"layer {name}: its weight {weight} is not a number of 0 or more")
         self.data_range = data_range
         self._checked = False
 
@@ -318,6 +321,9 @@ def _total(terms: Iterable[Tensor]) -> Tensor:
 
 
 def _check_shapes(images: Tensor, target: Tensor) -> None:
+    for what, given in (("images", images), ("the target", target)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{what} is a {type(given).__name__}: give a tensor, N×3×H×W")
     if images.shape != target.shape:
         raise InputError(
             f"images are {tuple(images.shape)}, the target is {tuple(target.shape)}: rescale one"

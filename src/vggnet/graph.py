@@ -273,9 +273,12 @@ def _chosen(rows: Iterable[Row], only: str, rivals: bool) -> list[Row]:
         elif name in known:
             nets.add(known[name])
         else:
+            of_table_7 = name in map(str.lower, RIVALS)
             raise InputError(
                 f"only {only!r}: {word.strip()!r} is neither a table nor a net: take of "
                 f"{', '.join([*TABLES, *known.values()])}, separated by commas"
+                + ", or with --rivals the nets of Table 7"
+                * of_table_7
             )
     chosen = [
         row

@@ -113,7 +113,8 @@ class Loop:
         finally:
             images.close()
         if self.bad.total:
-            log(f"{self.bad.total:,} images could not be read and were left out: {self.bad.path}")
+            many = "image" if self.bad.total == 1 else "images"
+            log(f"{self.bad.total:,} {many} could not be read, left out: {self.bad.path}")
 
     def _train_epoch(self, images: TrainingImages, metrics: Any, bar: Any) -> None:
         progress, rank = self.progress, self.world.rank
@@ -223,7 +224,7 @@ class Loop:
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss is {loss} at step {step} (epoch {epoch}), learning rate "
-                    f"{rate:g}: lower --learning-rate"
+                    f"{rate:g}: lower --learning-rate, with another --out"
                     + ", or draw the weights with --init glorot"
                     * (self.config.init != "glorot")
                 )

@@ -160,6 +160,7 @@ class VGG(nn.Module):
         """Outputs by their `names`, `scores` at the end among them, of one forward of images,
         N×C×H×W, which ends at the last of them."""
         self.check_images(images, names)
+        self.check_device(images)
         x = self.subtract_mean(images)
         kept: dict[str, Tensor] = {}
         own = False  # whether x is the fresh output of a layer that nobody else reads
@@ -180,6 +181,11 @@ class VGG(nn.Module):
 
     def check_images(self, images: Tensor, names: Collection[str] = ("scores",)) -> None:
         """Raises InputError for images, N×C×H×W, of which the net cannot give these `names`."""
+        if not isinstance(images, Tensor):
+            raise InputError(
+                f"images are a {type(images).__name__}: give a tensor, N×{self.config.in_channels}"
+                "×H×W; of an array H×W×3 it is torch.from_numpy(array).permute(2, 0, 1)[None]"
+            )
         head = not set(names).isdisjoint(HEAD)
         smallest = self.config.crop if head else self.config.minimum
         channels = self.config.in_channels
@@ -195,6 +201,12 @@ class VGG(nn.Module):
                 f"images of {images.shape[2]}×{images.shape[3]} pixels are smaller than {what} "
                 f"{smallest}: rescale them to a smallest side of {smallest} or more"
             )
+
+    def check_device(self, images: Tensor) -> None:
+        """Raises InputError for images on another device than the net."""
+        own, theirs = self.mean.device, images.device
+        if own != theirs:
+            raise InputError(f"images are on {theirs}, the net on {own}: images.to({str(own)!r})")
 
     def subtract_mean(self, images: Tensor) -> Tensor:
         """Images less the net's mean RGB, in the net's dtype."""

@@ -101,6 +101,14 @@ def _chosen(items: Sequence[T] | None, indices: list[int]) -> list[T] | None:
     return None if items is None else [items[i] for i in indices]
 
 
+def other_classes(names: Sequence[str], data: "Dataset") -> str:
+    """What to say of a net whose classes are not those of the data set."""
+    own, theirs = (
+        f"{', '.join(some[:3])}{', …' * (len(some) > 3)}" for some in (names, data.class_names)
+    )
+    return f"its classes, {own}, are not those of {data.name}, {theirs}"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A classification data set.

@@ -51,7 +51,9 @@ def pictures_of(specs: Sequence[str]) -> Pictures:
             places += files
             names += map(str, files)
         else:
-            raise InputError(f"{spec}: there is no such file or folder")
+            pattern = any(sign in spec for sign in "*?[")
+            why = "no file is called so" if pattern else "there is no such file or folder"
+            raise InputError(f"{spec}: {why}")
     if not places:
         raise InputError(f"{' '.join(specs)}: no file is so called")
     return Pictures(places, [utf8(name) for name in names])

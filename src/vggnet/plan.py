@@ -231,7 +231,7 @@ def _is_finished(folder: Path, run: Run) -> bool:
         return False
     if read_header(path).provenance.recipe != json.loads(json.dumps(run.config.to_json())):
         raise InputError(
-            f"{path}: is of another recipe: choose another --out, or delete the old results"
+            f"{path}: is of another recipe: choose another --out, or delete {path.parent}"
         )
     return True
 

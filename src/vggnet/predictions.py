@@ -14,7 +14,7 @@ from vggnet.distributed import World
 from vggnet.errors import InputError
 from vggnet.evaluate import OnBad, check_scales, combined, mean, measure
 from vggnet.files import check_writable, write_atomically
-from vggnet.parts import Dataset
+from vggnet.parts import Dataset, other_classes
 from vggnet.passes import Measured, Posteriors
 from vggnet.protocols import Averaging, Fusion, Method, Protocol, single_scale
 from vggnet.scoring import Result, confused_pairs
@@ -216,6 +216,6 @@ def _check_classes(path: Path, header: checkpoint.Header, data: Dataset) -> None
     if classes != len(data.class_names):
         raise InputError(f"{path}: {classes} classes; {data.name} has {len(data.class_names)}")
     if names is not None and names != data.class_names:
-        raise InputError(f"{path}: its classes are not those of {data.name}")
+        raise InputError(f"{path}: {other_classes(names, data)}")
     if header.config.in_channels != 3:
         raise InputError(f"{path}: takes {header.config.in_channels} channels; images have 3")

@@ -134,6 +134,11 @@ class _Rescaled(torch.utils.data.Dataset[Any]):
 
 def check_pixels(image: Pixels, i: int) -> None:
     """Raises InputError for an array that is no H×W×3 of uint8; `i` is its index."""
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"image {i} is a {type(image).__name__}: expected an array, H×W×3 of uint8 "
+            "(vggnet.images.decode reads files)"
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"image {i} is {image.shape} of {image.dtype}: expected H×W×3 of uint8")
 

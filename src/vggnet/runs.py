@@ -251,11 +251,11 @@ class RunFolder:
             if key == "data":
                 raise InputError(
                     f"{file}: was trained on other images than {self.provenance.dataset} has now: "
-                    "choose another --out, or delete the old results"
+                    f"choose another --out, or delete {file.parent}"
                 )
             raise InputError(
                 f"{file}: is of another run, {key} {theirs.get(key)!r} instead of "
-                f"{ours.get(key)!r}: choose another --out, or delete the old results"
+                f"{ours.get(key)!r}: choose another --out, or delete {file.parent}"
             )
 
 

@@ -94,7 +94,11 @@ def train(
     parent_net = None if parent is None else load(parent)
     # Dropout draws from PyTorch's global generators; the caller gets them back as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        model = build_for(config, data, parent_net)
+        try:
+            model = build_for(config, data, parent_net)
+        except InputError as error:
+            where = "" if parent is None else f", starting from {parent}"
+            raise InputError(f"{error}{where}") from None
         with folder.locked():
             if folder.is_finished():  # by another process, which had the folder until now
                 return folder.weights

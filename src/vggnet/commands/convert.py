@@ -38,9 +38,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from vggnet import weights
     from vggnet.formats.foreign import NAMED
+    from vggnet.runs import METRICS, WEIGHTS
 
     if args.preprocessing is not None and args.preprocessing not in NAMED:
         raise InputError(f"preprocessing {args.preprocessing!r}: take one of {', '.join(NAMED)}")
+    if args.target.name == WEIGHTS and args.target.with_name(METRICS).exists():
+        raise InputError(f"{args.target}: are the weights of a run: give another name")
     model, written = weights.convert(
         args.source,
         args.target,

@@ -38,8 +38,13 @@ def fast(model: VGG, *, fc: Stored = "float32", threads: int | None = None) -> "
         threads: on a CPU; PyTorch's number by default.
 
     Raises:
-        InputError: for a wrong option.
+        InputError: for a wrong option, or what is no VGG.
     """
+    if not isinstance(model, VGG):
+        raise InputError(
+            f"fast takes a VGG, not a {type(model).__name__}: vggnet.load reads one, vggnet.build "
+            "makes one"
+        )
     return engine(model, fc=fc, threads=threads, quiet=False)
 
 

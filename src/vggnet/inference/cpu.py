@@ -55,6 +55,7 @@ class OnCPU(Fast):
         return self._scratch.bytes + sum(t.numel() * t.element_size() for t in weights)
 
     def _run(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+        self._model.check_device(images)  # kernels would read whatever lies at its address
         if any(block.bn and block.conv.name in names for block in self._blocks):
             # Batch normalisation has become part of these layers' weights.
             return Plain(self._model, "")._run(images, names)
