@@ -184,6 +184,7 @@ def test_every_method_and_a_fusion(trained: Path, capsys: pytest.CaptureFixture[
         result = json.loads(capsys.readouterr().out)
         assert (result["protocol"]["method"], result["forwards_per_image"]) == (method, count)
         # Nothing is mirrored. At Q = 32 an image is no larger than the crop: one forward in all.
+        assert (result["data"], result["part"]) == ("digits", "test")
         assert result["views_per_image"] == {
             "dense": 2, "multi-crop": 50, "multi-crop+dense": 52, "centre-crop": 2, "ten-crop": 10
         }[method]  # fmt: skip

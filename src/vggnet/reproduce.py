@@ -192,8 +192,9 @@ def _run(
             raise InputError(f"{folder}: its metrics hold no epoch; delete it to train anew")
         last = epochs[-1]
         number = f"{list(runs).index(name) + 1}/{len(runs)}"
+        count = last["epoch"] + 1
         log(
-            f"{number} {name}, {run.start}: {last['epoch'] + 1} epochs, "
+            f"{number} {name}, {run.start}: {count} {'epoch' if count == 1 else 'epochs'}, "
             f"validation error {last['error']:.1f} %"
         )
 

@@ -198,7 +198,8 @@ def fast_flag(parser: argparse.ArgumentParser) -> None:
 
 def choose_engine(args: argparse.Namespace, device: str) -> None:
     """Gets the kernels ready, or says why PyTorch computes. Where they are not wanted they are
-    turned off, in the processes that this one starts too."""
+    turned off, in the processes that this one starts too. Compiling takes some ten seconds, so it
+    comes after the look at the input."""
     from vggnet.distributed import is_first
     from vggnet.kernels.library import OFF, UnavailableError, library
 

@@ -79,11 +79,11 @@ def run(args: argparse.Namespace) -> None:
     for path in args.weights:
         checkpoint.read_header(path)
     device = device_of(args)
-    choose_engine(args, device)
     whole = opened(args.data)
     with joined(device) as world:
         with world.one_first():
             data = readable(whole, ("test",), args)
+        choose_engine(args, device)
         found, posteriors, seconds = predictions.evaluate_files(
             args.weights,
             data,
@@ -114,9 +114,10 @@ def _print(
     if args.out is not None:
         predictions.save(args.out, posteriors, data, found.protocol)
     if args.json:
-        views = {"views_per_image": found.protocol.views}
-        print(json.dumps(found.to_json() | views, indent=1))
+        more = {"views_per_image": found.protocol.views, "data": data.name, "part": "test"}
+        print(json.dumps(found.to_json() | more, indent=1))
         return
+    print(f"test part of {data.name}:")
     print(found)
     print(_cost(found, seconds))
     if text := predictions.confusions(posteriors, data):
@@ -137,9 +138,13 @@ def _cost(result: "Result", seconds: float | None) -> str:
     speed = "" if seconds is None else f", {result.n / seconds:.1f} images/s"
     giga = (result.multiply_adds_per_image or 0) / 1e9
     return (
-        f"cost: {result.forwards_per_image:g} forwards an image for {views} views, "
-        f"{giga:.3g} billion multiply-adds{speed}"
+        f"cost: {_count(result.forwards_per_image or 0, 'forward')} an image for "
+        f"{_count(views, 'view')}, {giga:.3g} billion multiply-adds{speed}"
     )
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def _scales(text: str) -> list[int]:

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
         tuple(scales), args.layer, args.over_scales, not args.no_flips, not args.no_normalise
     )
     device = device_of(args)
-    choose_engine(args, device)
     part = descriptors.images_of(args.images, args.part)
+    choose_engine(args, device)
     workers = workers_of(args, part.images, device)
     with joined(device) as world:
         bad = descriptorfile.describe_files(

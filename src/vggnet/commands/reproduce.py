@@ -101,13 +101,13 @@ def run(args: argparse.Namespace) -> None:
 
     log = None if args.json else say
     device = device_of(args)
-    choose_engine(args, device)
     check_writable(args.out / "results.json")
     whole = opened(args.data)
     with joined(device) as world:
         parallel = parallel_of(args, world)
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
+        choose_engine(args, device)
         results = reproduce(
             data,
             args.out,

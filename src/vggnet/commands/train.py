@@ -102,7 +102,6 @@ def run(args: argparse.Namespace) -> None:
 
     check(config.init)
     device = device_of(args)
-    choose_engine(args, device)
     check_writable(args.out / "weights.safetensors")
     start = None if args.init_from is None else weights.config_of(args.init_from)
     whole = opened(args.data)
@@ -110,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
         parallel = parallel_of(args, world)
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
+        choose_engine(args, device)
         config = replace(config, model=replace(model, num_classes=len(data.class_names)))
         if start is not None:
             _say_what_is_random(args.init_from, start, config.model)
@@ -166,6 +166,7 @@ def _train(
         progress=True,
         world=world,
     )
+    say(f"test part of {data.name}:")
     say(str(result))
     say(f"weights: {weights}")
 

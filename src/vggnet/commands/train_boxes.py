@@ -73,7 +73,6 @@ def run(args: argparse.Namespace) -> None:
     fitted = adaptation(args.data)
     appendix_a.runs_of(args.classifiers)  # before images are looked at
     device = device_of(args)
-    choose_engine(args, device)
     data_set = opened(args.data)
     whole = data_set if args.boxes is None else with_boxes(data_set, args.boxes)
     if whole.note != data_set.note:
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
     with joined(device) as world:
         with world.one_first():
             data = readable(whole, parts_of(args.out), args, args.out)
+        choose_engine(args, device)
         results = appendix_a.reproduce(
             args.classifiers,
             data,
