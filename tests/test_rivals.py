@@ -452,6 +452,16 @@ def test_table_7_is_measured(
         grid("digits", 10, False, Settings(only="SPP"))
 
 
+def test_a_crop_has_to_do_for_the_nets_that_are_asked_for() -> None:
+    small = Settings(crop=32, rivals=True)  # too small for Krizhevsky's
+    with pytest.raises(InputError, match="net Krizhevsky's last map"):
+        grid("digits", 10, False, small)
+    found = grid("digits", 10, False, replace(small, only="table 7, GoogLeNet"))
+    assert [run.name for run in found.runs] == [
+        "GoogLeNet-S37", "GoogLeNet-S55", "GoogLeNet-S37-73"
+    ]  # fmt: skip
+
+
 def test_a_command_trains_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "digits", "--net", "GoogLeNet", "--epochs", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0

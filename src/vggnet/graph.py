@@ -147,10 +147,11 @@ def grid(data: str, num_classes: int, flip: bool, settings: Settings) -> Grid:
     Raises:
         InputError: on a value that makes no net or no run, or a part that the grid has not.
     """
-    runs = _runs(data, num_classes, flip, settings)
+    tables, nets = _asked(settings)
+    runs = _runs(data, num_classes, flip, settings, nets)
     rows = tuple(_rows(runs, flip))
     if settings.only is not None:
-        rows = tuple(_chosen(rows, settings.only, settings.rivals))
+        rows = tuple(_chosen(rows, settings.only, tables, nets))
     needed = {run for row in rows for member in row.members for run in member.run.lineage()}
     return Grid(tuple(run for run in runs.values() if run in needed), rows)
 
@@ -158,8 +159,11 @@ def grid(data: str, num_classes: int, flip: bool, settings: Settings) -> Grid:
 _Key = tuple[str, Scale, Tune]
 
 
-def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_Key, Run]:
-    """§3.1's runs by net, the paper's S, and what learns; parents first."""
+def _runs(
+    data: str, num_classes: int, flip: bool, settings: Settings, nets: set[str]
+) -> dict[_Key, Run]:
+    """§3.1's runs by net, the paper's S, and what learns; parents first. Of Table 7's other nets
+    those among `nets`, if any are asked for: not all can be made for a small crop."""
     fitted = adaptation(data)
     crop = fitted.grid_crop or fitted.crop
     width = fitted.grid_width or fitted.width
@@ -199,6 +203,8 @@ def _runs(data: str, num_classes: int, flip: bool, settings: Settings) -> dict[_
         add(recipes.jittered(net(name)), (256, 512), at_384[name])
     add(recipes.submitted_d(options), (256, 512), at_384["D"])
     for name in RIVALS if settings.rivals else ():
+        if nets and name not in nets:
+            continue
         # The way of the net that Table 7 has beside them: E of [256;512].
         rival = beside(name, options)
         first = add(recipes.rival_256(rival), 256)
@@ -260,12 +266,13 @@ def _rows(runs: dict[_Key, Run], flip: bool) -> Iterator[Row]:
 TABLES = ("table 3", "table 4", "table 5", "table 6", "table 7", "ablation")
 
 
-def _chosen(rows: Iterable[Row], only: str, rivals: bool) -> list[Row]:
-    """The rows in the tables and of the nets that are named; a fusion needs all of its nets."""
+def _asked(settings: Settings) -> tuple[set[str], set[str]]:
+    """The tables and the nets that are named; none where all are meant."""
     tables: set[str] = set()
     nets: set[str] = set()
-    known = {net.lower(): net for net in (*TABLE_1, "B-5x5", *(RIVALS if rivals else ()))}
-    for word in only.split(","):
+    known = {net.lower(): net for net in (*TABLE_1, "B-5x5", *(RIVALS if settings.rivals else ()))}
+    only = settings.only
+    for word in () if only is None else only.split(","):
         name = word.strip().lower()
         table = re.sub(r"^tables?\s*", "table ", name)
         if table in TABLES:
@@ -273,13 +280,16 @@ def _chosen(rows: Iterable[Row], only: str, rivals: bool) -> list[Row]:
         elif name in known:
             nets.add(known[name])
         else:
-            of_table_7 = name in map(str.lower, RIVALS)
+            more = ", or with --rivals the nets of Table 7" * (name in map(str.lower, RIVALS))
             raise InputError(
                 f"only {only!r}: {word.strip()!r} is neither a table nor a net: take of "
-                f"{', '.join([*TABLES, *known.values()])}, separated by commas"
-                + ", or with --rivals the nets of Table 7"
-                * of_table_7
+                f"{', '.join([*TABLES, *known.values()])}, separated by commas{more}"
             )
+    return tables, nets
+
+
+def _chosen(rows: Iterable[Row], only: str, tables: set[str], nets: set[str]) -> list[Row]:
+    """The rows in these tables and of these nets; a fusion needs all of its nets."""
     chosen = [
         row
         for row in rows
