@@ -34,9 +34,9 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
         source: a folder of XML files as ImageNet's (those of PASCAL VOC), one an image, of any
             depth; or a CSV file with a line a box and the columns `COLUMNS`; or Kaggle's of
             ImageNet, with `ImageId` and `PredictionString` (synset and four numbers, repeated). A
-            file or line belongs to the image of the same name without its ending; where several are
-            called so, the names of their folders decide. Every box counts as one of the image's
-            class.
+            file or line belongs to the image of the same name without its ending; where several
+            images are called so, its folders must be called as the image's. Every box of an object
+            counts as one of the image's class.
 
     Raises:
         InputError: for a source that is missing or damaged, a box without area, a name that could
