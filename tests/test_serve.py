@@ -619,10 +619,11 @@ def test_own_examples(tmp_path: Path) -> None:
 
 def test_weights_of_other_software(tmp_path: Path) -> None:
     """They do not say their S: the paper's proportion is taken."""
+    from vggnet.formats import torchvision
     from vggnet.serve.service import Service
 
     model = vggnet.build("D", num_classes=4, crop=224, width=1 / 32)
-    vggnet.save(model, tmp_path / "net.pth")
+    torch.save(torchvision.state_dict(model), tmp_path / "net.pth")
     loaded = vggnet.load(tmp_path / "net.pth")
     assert loaded.provenance.S is None
     assert Service(loaded, Limits()).default.protocol.Q == (256,)
