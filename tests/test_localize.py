@@ -349,6 +349,21 @@ def test_boxes_are_of_the_image_in_their_folder_alone(tmp_path: Path) -> None:
     assert named == [[f"{part}/class0/000.jpg"] for part in ("train", "val", "test")]
 
 
+def test_validation_images_that_are_the_test_images_too_are_one(tmp_path: Path) -> None:
+    """As ImageNet's, of which Kaggle's table names no folders."""
+    root = write_photos(tmp_path / "data", {"train": 1, "val": 1, "test": 1})
+    for i, path in enumerate(sorted(root.rglob("*.jpg"))):
+        path.rename(path.with_name(f"n01_{i}.jpg"))
+    data = open_dataset(str(root))
+    data = replace(data, test=data.validation)
+    table = tmp_path / "boxes.csv"
+    names = {Path(name).stem for part in (data.train, data.test) for name in part.names or ()}
+    lines = [f"{name},n01 1 2 3 4" for name in sorted(names)]
+    table.write_text("\n".join(["ImageId,PredictionString", *lines]))
+    found = with_boxes(data, table)
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [2, 2, 2]
+
+
 def test_boxes_of_an_objects_parts_are_not_its_own(tmp_path: Path) -> None:
     """PASCAL VOC has a person's head, hands and feet in `part`."""
     data = open_dataset(str(write_photos(tmp_path / "data", {"train": 1, "val": 1, "test": 1})))

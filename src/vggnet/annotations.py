@@ -48,7 +48,8 @@ def with_boxes(data: Dataset, source: str | Path) -> Dataset:
             f"{data.name}: boxes are for images in files, not for this data set: {path}"
         )
     parts_of = data.train, data.validation, data.test
-    images = [name for part in parts_of for name in part.names or ()]
+    # Each once: ImageNet's validation images are the test images too.
+    images = {name for part in parts_of for name in part.names or ()}
     if path.is_dir():
         found = _Named(
             ((file.relative_to(path).with_suffix(""), file) for file in path.rglob("*.xml")), images
@@ -91,8 +92,8 @@ class _Named:
 
     Args:
         items: names, possibly with folders, and values.
-        images: all names of the data set: where several are called the same, an item's folders
-            have to be theirs.
+        images: all names of the data set, each once: where several are called the same, an item's
+            folders have to be theirs.
     """
 
     def __init__(self, items: Iterable[tuple[Path, Any]], images: Iterable[str]) -> None:

@@ -117,10 +117,8 @@ def plan(whole: Grid, facts: Facts, out: Path, machine: Machine) -> list[Step]:
             )
         )
         folder = out / "runs" / run.name
-        finished, started = (
-            _is_finished(folder, run),
-            any((folder / name).exists() for name in (STATE, SHARDED)),
-        )
+        finished = _is_finished(folder, run)
+        started = any((folder / name).exists() for name in (STATE, SHARDED))
         seconds = training / speed.training + validation / speed.testing
         parameters = costs.parameters + sum(layer.parameters for layer in costs.sides)
         posteriors = len(whole.terms(run)) * facts.test * facts.num_classes * 4
@@ -231,7 +229,8 @@ def _is_finished(folder: Path, run: Run) -> bool:
         return False
     if read_header(path).provenance.recipe != json.loads(json.dumps(run.config.to_json())):
         raise InputError(
-            f"{path}: is of another recipe: choose another --out, or delete {path.parent}"
+            f"{path}: is of another recipe: choose another --out, or delete that run's files in "
+            f"{path.parent}"
         )
     return True
 

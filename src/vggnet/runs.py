@@ -251,11 +251,12 @@ class RunFolder:
             if key == "data":
                 raise InputError(
                     f"{file}: was trained on other images than {self.provenance.dataset} has now: "
-                    f"choose another --out, or delete {file.parent}"
+                    f"choose another --out, or delete that run's files in {file.parent}"
                 )
             raise InputError(
                 f"{file}: is of another run, {key} {theirs.get(key)!r} instead of "
-                f"{ours.get(key)!r}: choose another --out, or delete {file.parent}"
+                f"{ours.get(key)!r}: choose another --out, or delete that run's files in "
+                f"{file.parent}"
             )
 
 
